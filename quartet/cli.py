@@ -1,0 +1,167 @@
+"""The command `quartet`: build, run, record and measure the notebooks, and open JupyterLab."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+
+from quartet import QuartetError
+
+Lessons = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="LESSON", help="As 03, 03_dense_layers or a path. None: all."),
+]
+
+Kind = Literal["notebook", "solution"]
+
+TEACH = ("jupytext", "nbgrader")  # the extra that building needs and learning does not
+REMEDY = "Run `pip install --constraint constraints.txt --editable '.[teach]'`."
+
+
+class _Group(TyperGroup):
+    """Commands whose expected errors are shown as one message instead of a traceback."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except QuartetError as error:
+            typer.echo(str(error), err=True)
+        except ModuleNotFoundError as error:
+            if error.name not in TEACH:
+                raise
+            typer.echo(f"This needs {error.name}, which is not installed. {REMEDY}", err=True)
+        except OSError as error:
+            typer.echo(f"A file cannot be read or written: {error}.", err=True)
+        raise typer.Exit(1) from None
+
+
+class _RunCommand(TyperCommand):
+    """A command whose `-p NAME VALUE` takes two words, as papermill's does."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        joined, rest = [], iter(args)
+        for arg in rest:
+            joined.append(arg)
+            if arg in ("-p", "--parameter"):
+                joined.append("=".join(word for _, word in zip(range(2), rest, strict=False)))
+        return super().parse_args(ctx, joined)
+
+
+app = typer.Typer(
+    cls=_Group,
+    help="Quartet: one lesson, four frameworks, the same numbers.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+@app.command()
+def build(
+    lessons: Lessons = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Write nothing; report what is not in step.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Overwrite exercises that someone has worked in.")
+    ] = False,
+) -> None:
+    """Build notebooks/, exercises/ and solutions/ from lessons/."""
+    from quartet import build as builder
+    from quartet.source import Refused
+
+    if not check:
+        written = builder.build(lessons or (), force=force)
+        typer.echo(f"{len(written)} files written." if written else "Everything is in step.")
+    elif problems := builder.check(lessons or ()):
+        raise Refused(problems)
+    else:
+        typer.echo("Everything is in step.")
+
+
+@app.command(cls=_RunCommand)
+def run(
+    lessons: Lessons = None,
+    track: Annotated[
+        list[str] | None, typer.Option("--track", "-t", help="A track; can be repeated. None: all.")
+    ] = None,
+    parameter: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--parameter", "-p", metavar="NAME VALUE", help="Set a parameter; can be repeated."
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("runs"),
+    html: Annotated[bool, typer.Option("--html", help="Write HTML instead of notebooks.")] = False,
+    kind: Annotated[
+        Kind, typer.Option(help="The lessons themselves, or the solutions.")
+    ] = "notebook",
+) -> None:
+    """Run notebooks, with other parameters if wanted; show time and memory."""
+    from quartet import run as runner
+
+    parameters = dict(_name_and_value(each) for each in parameter or ())
+    runs = runner.run(lessons or (), track or (), parameters, out, kind, html)
+    failed = [each for each in runs if each.outcome.error]
+    typer.echo(f"Results are in {out}.")
+    for each in failed:
+        typer.echo(f"{each.result}: {each.outcome.error}", err=True)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def record(
+    lessons: Annotated[
+        list[str], typer.Argument(metavar="LESSON", help="As 03, 03_dense_layers or a path.")
+    ],
+) -> None:
+    """Run lessons in all tracks, keep the numbers and checked outputs, and build them."""
+    from quartet.record import record as record_lessons
+
+    for path in record_lessons(lessons):
+        typer.echo(f"Written: {path.as_posix()}")
+
+
+@app.command()
+def bench(
+    lessons: Lessons = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often to run each notebook.")] = 3,
+) -> None:
+    """Measure time and memory of the notebooks in all tracks."""
+    from quartet.bench import bench as measure
+
+    typer.echo(f"Written: {measure(lessons or (), rounds)}")
+
+
+@app.command()
+def lab(
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any free port.")] = 8888,
+) -> None:
+    """Open JupyterLab on START.ipynb."""
+    from quartet.lab import lab as open_lab
+
+    open_lab(port)
+
+
+def _name_and_value(text: str) -> tuple[str, Any]:
+    """Return the two halves of a parameter, its value as Python reads it."""
+    from quartet.run import parse_value
+
+    name, equals, value = text.partition("=")
+    if not equals or not name.isidentifier():
+        raise QuartetError(f"A parameter needs a name and a value, as `-p SEED 1`; got {text!r}.")
+    return name, parse_value(value)
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""Data sets load with their checksum verified, and say clearly what is wrong when it is not."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from utils import data
+from utils.data import DATA, DataError
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name in ("index.toml", "fashion_mnist.npz"):
+        shutil.copy(DATA / name, tmp_path)
+    return tmp_path
+
+
+def test_fashion_mnist_is_what_its_page_says() -> None:
+    clothes = data.load("fashion_mnist")
+    assert clothes["x_train"].shape == (10_000, 28, 28) and clothes["x_train"].dtype == np.uint8
+    assert clothes["x_test"].shape == (2_000, 28, 28)
+    assert set(np.bincount(clothes["y_train"])) == {1000} and set(
+        np.bincount(clothes["y_test"])
+    ) == {200}
+    assert len(clothes.classes) == 10 and clothes.classes[9] == "Ankle boot"
+    assert "MIT" in clothes.license
+
+
+def test_an_unknown_name_lists_the_known_ones(folder: Path) -> None:
+    with pytest.raises(DataError, match="No data set is named 'mnist'. Known: fashion_mnist"):
+        data.load("mnist", folder)
+
+
+def test_a_missing_file_says_how_to_get_it(folder: Path) -> None:
+    (folder / "fashion_mnist.npz").unlink()
+    with pytest.raises(DataError, match="is missing. Restore it with `git checkout"):
+        data.load("fashion_mnist", folder)
+
+
+def test_the_full_set_says_how_to_make_it(folder: Path) -> None:
+    with pytest.raises(DataError, match="make_fashion_mnist.py --full"):
+        data.load("fashion_mnist_full", folder)
+
+
+@pytest.mark.parametrize("at", [0, 1000, -1])
+def test_one_changed_byte_is_noticed(folder: Path, at: int) -> None:
+    path = folder / "fashion_mnist.npz"
+    raw = bytearray(path.read_bytes())
+    raw[at] ^= 1
+    path.write_bytes(raw)
+    with pytest.raises(DataError, match="is damaged"):
+        data.load("fashion_mnist", folder)
+
+
+def test_every_data_set_is_described_with_its_checksum() -> None:
+    page = (DATA / "README.md").read_text(encoding="utf-8")
+    index = data._index(DATA)
+    for name in data.names():
+        assert f"`{index[name]['file']}`" in page or f"## {name}" in page
+    assert index["fashion_mnist"]["sha256"] in page
+
+
+def test_the_recipe_refuses_a_wrong_folder(tmp_path: Path) -> None:
+    script = [sys.executable, str(DATA / "make_fashion_mnist.py")]
+    done = subprocess.run([*script, str(tmp_path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "does not hold the package's files" in done.stderr
+
+
+@pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")
+def test_the_recipe_makes_the_same_arrays(tmp_path: Path) -> None:
+    script = [sys.executable, str(DATA / "make_fashion_mnist.py"), "--out", str(tmp_path)]
+    subprocess.run([*script, str(DEBIAN)], check=True)
+    made, kept = np.load(tmp_path / "fashion_mnist.npz"), np.load(DATA / "fashion_mnist.npz")
+    assert all(np.array_equal(made[name], kept[name]) for name in kept.files)

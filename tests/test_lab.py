@@ -1,0 +1,126 @@
+"""A lesson and an exercise in a real JupyterLab in Chromium, as a learner uses them."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from utils import checks, parity
+from utils.tracks import ROOT
+
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+TOKEN = "for-the-test"
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.browser,
+    pytest.mark.skipif(not CHROMIUM, reason="no Chromium is installed"),
+]
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a copy of what a learner opens, so that autosave does not touch the checkout."""
+    folder = tmp_path_factory.mktemp("course")
+    for name in ("notebooks", "exercises"):
+        shutil.copytree(ROOT / name, folder / name)
+    shutil.copy(ROOT / "START.ipynb", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def lab(course: Path) -> Iterator[str]:
+    """Start JupyterLab on the copy; yield its address."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
+    command += [f"--ServerApp.port={port}", f"--IdentityProvider.token={TOKEN}"]
+    with open(course / "lab.log", "w") as log:
+        server = subprocess.Popen([*command, f"--notebook-dir={course}"], stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait(lambda: urllib.request.urlopen(f"{address}/api?token={TOKEN}").status == 200, 60)
+        yield address
+    finally:
+        server.terminate()
+        server.wait(20)
+
+
+@pytest.fixture(scope="module")
+def page(lab: str) -> Iterator[object]:
+    from playwright.sync_api import sync_playwright
+
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-sync"]
+    with sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=CHROMIUM, args=quiet)
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
+        page.goto(f"{lab}/lab/tree/START.ipynb?token={TOKEN}")
+        page.wait_for_selector(".jp-Notebook", timeout=60_000)
+        yield page
+        browser.close()
+
+
+def _wait(condition, seconds: float) -> None:
+    """Wait until a condition holds; raise TimeoutError after so many seconds."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        try:
+            if condition():
+                return
+        except OSError:
+            pass
+        time.sleep(0.5)
+    raise TimeoutError(f"not so after {seconds} s")
+
+
+def _run_all(page, lab: str, course: Path, path: str, seconds: float) -> nbformat.NotebookNode:
+    """Open a notebook, run it from the menu, save it; return it as it is then on disk."""
+    page.goto(f"{lab}/lab/tree/{path}?token={TOKEN}&reset")
+    page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook", timeout=60_000)
+    page.wait_for_selector("[data-status='idle']", timeout=60_000)
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+
+    def done() -> bool:
+        page.keyboard.press("Control+s")
+        notebook = nbformat.read(course / path, as_version=4)
+        last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]
+        return last.execution_count is not None
+
+    _wait(done, seconds)
+    return nbformat.read(course / path, as_version=4)
+
+
+def test_start_opens_with_its_table_of_lessons(page) -> None:
+    assert (
+        page.get_by_role("link", name="PyTorch").count()
+        or page.locator("a[href*='notebooks/pytorch/03_dense_layers']").count()
+    )
+    assert "news" not in page.content().lower() or not page.get_by_text("Would you like").count()
+
+
+def test_a_lesson_runs_from_the_menu(page, lab: str, course: Path, tmp_path: Path) -> None:
+    path = "notebooks/pytorch/03_dense_layers.ipynb"
+    notebook = _run_all(page, lab, course, path, 240)
+    page.screenshot(path=str(tmp_path / "lesson.png"))
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    assert not [o.evalue for o in outputs if o.output_type == "error"]
+    assert not [o.text for o in outputs if o.get("name") == "stderr"]
+    assert len(parity.read_records(notebook)["loss"]) == 1000
+
+
+def test_an_untouched_exercise_answers_at_once(page, lab: str, course: Path) -> None:
+    path = "exercises/pytorch/03_dense_layers.ipynb"
+    notebook = _run_all(page, lab, course, path, 120)
+    outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
+    found = [o.data[checks.MIME] for o in outputs if checks.MIME in o.get("data", {})]
+    assert len(found) == 5 and all(entry["points"] < entry["max_points"] for entry in found)

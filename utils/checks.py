@@ -1,0 +1,352 @@
+"""Exercises: declare them once for four tracks, run a learner's function, show the points.
+
+A lesson's `checks.py` holds `EXERCISES`, a list of `Exercise`. Each makes its `Case`s from a random
+generator, so that a grader can ask with other numbers than the notebook. Calling (`call`) and
+judging (`judge`) are separate steps: only arrays pass from the one to the other.
+"""
+
+from __future__ import annotations
+
+import _thread
+import html
+import importlib.util
+import threading
+import traceback
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from utils.tables import table
+from utils.tracks import ROOT, TRACKS, Track
+
+MIME = "application/vnd.quartet.check+json"
+SELF_CHECK_SEED = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How right one answer is, from 0 to 1, and what to tell who gave it."""
+
+    score: float
+    message: str = ""
+
+
+@dataclass(frozen=True)
+class Case:
+    """One call of the learner's function.
+
+    `args` go in by position, NumPy arrays as the track's tensors, all else as it is. The result is
+    compared with `expected`, or given to `judge` where more than one answer is right. `weight` is
+    the case's share of the exercise's points; `about` says what it tries.
+    """
+
+    args: dict[str, Any]
+    expected: Any = None
+    judge: Callable[[Any], Verdict] | None = None
+    weight: float = 1
+    about: str = ""
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """A task stated once for all tracks.
+
+    `cases` makes the cases from a random generator. `hints` is a ladder: one more step of it is
+    shown after each failed attempt. `seconds` limits each call. `mistake` may look at a case and a
+    wrong result of the right kind and name the likely reason.
+    """
+
+    name: str
+    points: float
+    cases: Callable[[np.random.Generator], list[Case]]
+    hints: tuple[str, ...]
+    seconds: float = 10
+    tolerance: float = 1e-5
+    mistake: Callable[[Case, np.ndarray], str | None] = lambda case, got: None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What came of one call: a value (arrays and plain Python only), or why there is none."""
+
+    value: Any = None
+    problem: str = ""
+    unwritten: bool = False
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of one exercise; a notebook shows it as HTML, a terminal as text."""
+
+    exercise: str
+    points: float
+    max_points: float
+    lines: tuple[tuple[bool, str], ...]
+    hint: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.points == self.max_points
+
+    def __repr__(self) -> str:
+        marks = [f"  {'ok  ' if ok else 'FAIL'} {text}" for ok, text in self.lines]
+        hint = [f"  Hint: {self.hint}"] if self.hint else []
+        return "\n".join([self._headline(), *marks, *hint])
+
+    def _headline(self) -> str:
+        return f"{self.exercise}: {self.points:g} of {self.max_points:g} points"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        summary = {
+            "exercise": self.exercise,
+            "points": self.points,
+            "max_points": self.max_points,
+            "messages": [text for ok, text in self.lines if not ok],
+        }
+        return {"text/plain": repr(self), "text/html": _html(self), MIME: summary}
+
+
+@dataclass
+class Checker:
+    """Checks the exercises of one lesson in one track, and remembers attempts for the hints."""
+
+    lesson: str
+    track: Track
+    exercises: dict[str, Exercise]
+    failures: Counter[str] = field(default_factory=Counter)
+    results: dict[str, Result] = field(default_factory=dict)
+
+    def __call__(self, name: str, function: Callable) -> Result:
+        """Run a learner's function on the cases of an exercise and say how it went.
+
+        Raises
+        ------
+        ValueError if the lesson has no exercise of that name.
+        """
+        if name not in self.exercises:
+            known = ", ".join(self.exercises)
+            raise ValueError(f"Lesson {self.lesson} has no exercise {name!r}. It has: {known}.")
+        exercise = self.exercises[name]
+        result = run(exercise, function, self.track, SELF_CHECK_SEED, self._next_hint(exercise))
+        if result.hint:
+            self.failures[name] += 1
+        self.results[name] = result
+        return result
+
+    def _next_hint(self, exercise: Exercise) -> str:
+        step = min(self.failures[exercise.name], len(exercise.hints) - 1)
+        return f"({step + 1} of {len(exercise.hints)}) {exercise.hints[step]}"
+
+    def summary(self) -> Any:
+        """Return a table of the points reached so far, exercise by exercise."""
+        rows = [[name, *self._points(name)] for name in self.exercises]
+        got, most = (sum(row[i] for row in rows) for i in (1, 2))
+        shown = [[name, f"{a:g}", f"{b:g}"] for name, a, b in [*rows, ("**all**", got, most)]]
+        return table(["exercise", "points", "of"], shown)
+
+    def _points(self, name: str) -> tuple[float, float]:
+        most = self.exercises[name].points
+        return (self.results[name].points if name in self.results else 0), most
+
+
+def load(lesson: str, track: str) -> Checker:
+    """Return the checker for a lesson's exercises.
+
+    Parameters
+    ----------
+    lesson : the lesson's folder name, such as "03_dense_layers".
+    track : "keras", "pytorch", "tensorflow" or "jax".
+    """
+    return Checker(lesson, TRACKS[track], load_exercises(lesson))
+
+
+def load_exercises(lesson: str) -> dict[str, Exercise]:
+    """Return name -> exercise, as the lesson's checks.py declares them.
+
+    Raises
+    ------
+    FileNotFoundError if there is no such lesson or it has no checks.py.
+    """
+    path = ROOT / "lessons" / lesson / "checks.py"
+    if not path.is_file():
+        raise FileNotFoundError(f"There is no {path}: is {lesson!r} the lesson's folder name?")
+    spec = importlib.util.spec_from_file_location(f"checks_{lesson}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {exercise.name: exercise for exercise in module.EXERCISES}
+
+
+def run(exercise: Exercise, function: Callable, track: Track, seed: int, hint: str = "") -> Result:
+    """Call a function on every case of an exercise and add up the points.
+
+    Parameters
+    ----------
+    seed : what the cases are made from; the notebook and the grader use different ones.
+    hint : shown if an answer was given and it is not right.
+    """
+    cases = exercise.cases(np.random.default_rng(seed))
+    scored = []
+    for case in cases:
+        answer = call(function, case, track, exercise.seconds)
+        scored.append((case, answer, judge(exercise, case, answer)))
+        if answer.unwritten or "time limit" in answer.problem:
+            break  # the other cases would only say the same, or take as long again
+    weights = sum(case.weight for case in cases)
+    earned = sum(case.weight * verdict.score for case, _, verdict in scored)
+    lines = tuple(_line(exercise, case, answer, verdict) for case, answer, verdict in scored)
+    points = round(exercise.points * earned / weights, 2)
+    attempted = not scored[-1][1].unwritten
+    return Result(
+        exercise=exercise.name,
+        points=points,
+        max_points=exercise.points,
+        lines=lines,
+        hint=hint if attempted and points < exercise.points else "",
+    )
+
+
+def call(function: Callable, case: Case, track: Track, seconds: float) -> Answer:
+    """Call a learner's function with native tensors; return its result as NumPy arrays.
+
+    Never raises what the function raises: a problem comes back as text.
+    """
+    if not callable(function):
+        return Answer(problem=f"this is not a function but {type(function).__name__}")
+    args = [track.to_native(a) if isinstance(a, np.ndarray) else a for a in case.args.values()]
+    try:
+        return Answer(value=_limited(lambda: _to_plain(function(*args), track), seconds))
+    except NotImplementedError:
+        return Answer(
+            problem="it is not written yet: replace the stub by your code", unwritten=True
+        )
+    except TimeoutError as error:
+        return Answer(problem=str(error))
+    except (Exception, SystemExit) as error:
+        return Answer(problem=_describe(error, function))
+
+
+def _limited(action: Callable[[], Any], seconds: float) -> Any:
+    """Return action(), or raise TimeoutError once it has run for `seconds`.
+
+    A watcher interrupts the main thread, again and again if the code swallows the interrupt; a
+    single long call into compiled code is interrupted when it returns. Elsewhere than in the main
+    thread there is no limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return action()
+    done, fired = threading.Event(), threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.2 if fired.is_set() else seconds):
+            fired.set()
+            _thread.interrupt_main()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        return action()
+    except KeyboardInterrupt:
+        if not fired.is_set():
+            raise
+        raise TimeoutError(f"the call passed its time limit of {seconds:g} s") from None
+    finally:
+        done.set()
+        watcher.join()
+
+
+def _to_plain(value: Any, track: Track) -> Any:
+    """Turn tensors into NumPy arrays, also inside of tuples and lists; leave None and text."""
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, (tuple, list)):
+        return tuple(_to_plain(item, track) for item in value)
+    return np.asarray(track.to_numpy(value))
+
+
+def _describe(error: BaseException, function: Callable) -> str:
+    """Say what was raised and in which line of the learner's own code."""
+    text = f"it raised {type(error).__name__}: {_short(str(error))}"
+    own = getattr(getattr(function, "__code__", None), "co_filename", None)
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
+    return text + (f" (line {frames[-1].lineno}: `{frames[-1].line}`)" if frames else "")
+
+
+def judge(exercise: Exercise, case: Case, answer: Answer) -> Verdict:
+    """Compare one answer with what is right; needs nothing of the learner's code."""
+    if answer.problem:
+        return Verdict(0, answer.problem)
+    if answer.value is None:
+        return Verdict(0, "it returned None: is there a `return` at its end?")
+    try:
+        return case.judge(answer.value) if case.judge else _compare(exercise, case, answer.value)
+    except (TypeError, ValueError) as error:
+        return Verdict(0, f"its result is of the wrong kind: {_short(str(error))}")
+
+
+def _compare(exercise: Exercise, case: Case, value: Any) -> Verdict:
+    expected = np.asarray(case.expected)
+    if isinstance(value, (tuple, str)):
+        return Verdict(0, f"got a {type(value).__name__}, expected an array {expected.shape}")
+    if value.shape != expected.shape:
+        problem = f"got shape {value.shape}, expected {expected.shape}"
+    elif not np.all(np.isfinite(value)):
+        problem = "got NaN or infinity among the values"
+    elif np.allclose(value, expected, rtol=exercise.tolerance, atol=exercise.tolerance):
+        return Verdict(1)
+    else:
+        problem = _worst(value, expected)
+    why = _why(exercise, case, value)
+    return Verdict(0, f"{problem}: {why}" if why else problem)
+
+
+def _why(exercise: Exercise, case: Case, value: np.ndarray) -> str | None:
+    try:
+        return exercise.mistake(case, value)
+    except (TypeError, ValueError, IndexError):
+        return None  # it compares with values of the right shape, and this shape did not fit
+
+
+def _worst(value: np.ndarray, expected: np.ndarray) -> str:
+    """Name the element that is furthest off, with both values."""
+    gap = np.abs(np.subtract(value, expected, dtype=np.float64))
+    at = tuple(int(i) for i in np.unravel_index(gap.argmax(), gap.shape))
+    where = f" at index {at}" if at else ""
+    return f"got {value[at]:.9g}{where}, expected {expected[at]:.9g}"
+
+
+def _line(exercise: Exercise, case: Case, answer: Answer, verdict: Verdict) -> tuple[bool, str]:
+    """Return whether a case is fully right, and its line of text."""
+    about = f"{case.about}: " if case.about else ""
+    if verdict.score == 1:
+        return True, about + (verdict.message or "right")
+    if answer.unwritten:
+        return False, verdict.message
+    args = ", ".join(f"{name}: {_show(value)}" for name, value in case.args.items())
+    return False, f"{about}called {exercise.name}({args}); {verdict.message}"
+
+
+def _show(value: Any) -> str:
+    if isinstance(value, np.ndarray):
+        return f"{value.shape} {value.dtype}"
+    return _short(repr(value), 60)
+
+
+def _short(text: str, limit: int = 300) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def _html(result: Result) -> str:
+    color = "#009E73" if result.passed else "#D55E00"
+    rows = "".join(
+        f"<li>{'✓' if ok else '✗'} {html.escape(text)}</li>" for ok, text in result.lines
+    )
+    hint = f"<p><b>Hint</b> {html.escape(result.hint)}</p>" if result.hint else ""
+    return (
+        f'<div style="border-left: 4px solid {color}; padding: 0.3em 1em">'
+        f"<b>{html.escape(result._headline())}</b>"
+        f'<ul style="list-style: none; padding-left: 0">{rows}</ul>{hint}</div>'
+    )
