@@ -43,7 +43,7 @@ def arguments(port: int, root: Path = ROOT) -> list[str]:
         "--ServerApp.port_retries=0",
         f"--ServerApp.root_dir={root}",
         f"--LabApp.default_url=/lab/tree/{START}",
-        "--ServerApp.log_level=WARN",
+        "--log-level=WARN",
     ]
     if hasattr(os, "geteuid") and os.geteuid() == 0:
         found.append("--allow-root")

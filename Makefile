@@ -1,0 +1,43 @@
+# Set-up, tests and tools of Quartet. `make` alone lists what there is.
+# Each target first sets up what is missing in .venv, and is quick when nothing is.
+
+PYTHON ?= python3
+PORT ?= 8888
+SETUP = "$(PYTHON)" tools/setup_env.py $(if $(filter file,$(origin PYTHON)),,--exact)
+
+.PHONY: help lab test test-fast build bench pins clean python
+
+help: ## Show this list
+	@echo "Quartet: one lesson, four frameworks, the same numbers."
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+
+lab: python ## Open JupyterLab on START.ipynb (another port: make lab PORT=8889)
+	@$(SETUP)
+	@.venv/bin/quartet lab --port $(PORT)
+
+test: python ## Prove it all: built files, ruff, every notebook, every test
+	@$(SETUP) dev
+	@tools/run_tests.sh
+
+test-fast: python ## What a small edit needs: the same without what is slow
+	@$(SETUP) dev
+	@tools/run_tests.sh fast
+
+build: python ## Build notebooks/, exercises/ and solutions/ from lessons/
+	@$(SETUP) teach
+	@.venv/bin/quartet build
+
+bench: python ## Measure time and memory of every notebook
+	@$(SETUP)
+	@.venv/bin/quartet bench
+
+pins: ## Write constraints.txt anew (needs uv)
+	@tools/pins.sh
+
+clean: ## Remove .venv and caches; nothing that you wrote
+	rm -rf .venv .quartet .pytest_cache .ruff_cache build quartet.egg-info
+	find quartet utils tests tools lessons data -name __pycache__ -prune -exec rm -rf {} +
+
+python:
+	@command -v "$(PYTHON)" >/dev/null || { echo "There is no $(PYTHON). Install Python 3.11, \
+	or say which to take, as in: make lab PYTHON=/usr/bin/python3.12" >&2; exit 1; }

@@ -1,0 +1,23 @@
+"""Settings of every Python kernel of this environment, read before a notebook's first cell.
+
+They are installed into the environment's etc/ipython. After an edit, `make lab` installs them anew.
+"""
+
+import os
+
+# One thread for each of PyTorch's, NumPy's and scikit-learn's operations. The lessons are small:
+# more threads gain nothing there, and on busy cores they wait for each other (a fit of seconds
+# took minutes). It also makes sums repeat on any number of cores.
+# For a full-size run, say how many: OMP_NUM_THREADS=8 make lab
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# TensorFlow's C++ side tells of errors only, not of each library that it opens.
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# What C++ code prints before that setting is heard goes to the terminal, not in red into the first
+# cell. The price: so does the output of programs that a cell starts with subprocess.
+c = get_config()  # noqa: F821
+c.IPKernelApp.capture_fd_output = False
+
+# A kernel listens on 127.0.0.1 only; that it does so unencrypted needs no warning at each start.
+c.IPKernelApp.log_level = "ERROR"
