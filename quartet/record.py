@@ -19,7 +19,7 @@ from quartet.source import Course, Lesson, fingerprint, read_course
 from utils.parity import MIME, read_records
 from utils.tracks import ROOT, TRACKS
 
-DIGITS = 7
+DIGITS = 9  # enough to tell any two float32 apart
 CELL_TIMEOUT = 600
 NOT_FINITE = ("nan", "inf", "-inf")  # what becomes of such floats on their way from the kernel
 
@@ -84,7 +84,7 @@ def _entry(cell: NotebookNode, label: str) -> dict[str, Any]:
 
 
 def _rounded(value: Any, label: str) -> Any:
-    """Return a recorded value with its floats rounded to 7 significant digits."""
+    """Return a recorded value with its floats rounded to DIGITS significant digits."""
     if isinstance(value, dict):
         return {key: _rounded(item, label) for key, item in value.items()}
     if isinstance(value, list):

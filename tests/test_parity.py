@@ -81,7 +81,7 @@ def test_the_numbers_in_git_still_hold(lesson: str, track: str) -> None:
     tolerances = {name: t or 0.0 for name, t in parity.read_tolerances(run).items()}
     stored = parity.load_recorded(lesson)[track]
     assert set(stored) == set(tolerances)
-    rounding = {name: t + 1e-6 for name, t in tolerances.items()}  # stored to 7 digits
+    rounding = {name: t + 1e-8 for name, t in tolerances.items()}  # stored to 9 digits
     assert parity.disagreements(parity.read_records(run), stored, rounding) == {}
 
 

@@ -131,7 +131,7 @@ def test_compare_says_when_the_settings_differ(monkeypatch: pytest.MonkeyPatch) 
 
 def test_the_overlay_draws_every_track(monkeypatch: pytest.MonkeyPatch) -> None:
     tracks = parity.load_recorded("03_dense_layers")
-    upper, lower = parity._overlay(tracks, "jax", "loss")
+    upper, lower = parity.draw(tracks, "jax", "loss")
     assert [line.get_label() for line in upper.lines] == [t.title for t in TRACKS.values()]
     assert len(lower.lines) == 3
     plt.close("all")

@@ -216,7 +216,7 @@ def cause(output):
     for pattern, sentence in CAUSES:
         if re.search(pattern, text):
             return sentence + log
-    errors = [line for line in output if line.startswith("ERROR: ")] or output
+    errors = [line for line in output if re.match(r"\s*(ERROR|\w+Error): ", line)] or output
     return "pip says %r%s" % (errors[-1].strip(), log)
 
 

@@ -199,7 +199,7 @@ def compare(lesson: str, track: str, curve: str = "loss", numbers: Sequence[str]
         raise KeyError(f"Nothing recorded as {curve!r} yet: run the cell that records it first.")
     tracks = _with_mine(lesson, track)
     tracks = {name: tracks[name] for name in tracks if curve in tracks[name]}
-    _overlay(tracks, track, curve)
+    draw(tracks, track, curve)
     plt.show()
     display(_table(tracks, track, curve, numbers))
 
@@ -221,8 +221,19 @@ def _title(track: str, mine: str) -> str:
     return TRACKS[track].title + (" (this run)" if track == mine else "")
 
 
-def _overlay(tracks: Mapping[str, dict[str, Any]], mine: str, curve: str) -> np.ndarray:
-    """Draw the curves, and below them their differences from this notebook's; return both axes."""
+def draw(tracks: Mapping[str, dict[str, Any]], mine: str, curve: str) -> np.ndarray:
+    """Draw every track's curve in one plot, and below it their differences from one of them.
+
+    Parameters
+    ----------
+    tracks : track -> recorded numbers, as `load_recorded` returns them.
+    mine : the track that the others are compared with.
+    curve : the recorded name of a sequence of numbers.
+
+    Returns
+    -------
+    The two axes, upper and lower.
+    """
     figure, axes = plt.subplots(2, 1, figsize=(7.5, 5.2), sharex=True, layout="constrained")
     widths = dict(zip(tracks, (5.0, 3.4, 2.0, 0.8), strict=False))
     for name, numbers in tracks.items():
@@ -233,7 +244,7 @@ def _overlay(tracks: Mapping[str, dict[str, Any]], mine: str, curve: str) -> np.
             gap = np.abs(np.subtract(numbers[curve], tracks[mine][curve]))
             axes[1].semilogy(steps, np.maximum(gap, 1e-9), **(style | {"lw": 0.8}))
     axes[0].set(title=_finding(tracks, mine, curve), ylabel=curve)
-    axes[1].set(xlabel="step", ylabel=f"difference from {TRACKS[mine].title}")
+    axes[1].set(xlabel="step", ylabel=f"distance from {TRACKS[mine].title}")
     axes[0].legend()
     _grid(axes)
     return axes
