@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -21,7 +20,6 @@ from utils.tracks import ROOT, TRACKS
 
 DIGITS = 9  # enough to tell any two float32 apart
 CELL_TIMEOUT = 600
-NOT_FINITE = ("nan", "inf", "-inf")  # what becomes of such floats on their way from the kernel
 
 
 def record(names: Iterable[str], root: Path = ROOT) -> list[Path]:
@@ -56,9 +54,7 @@ def _record_track(course: Course, lesson: Lesson, track: str) -> dict[str, Any]:
         raise QuartetError(f"{lesson.name} fails in {track}, nothing is recorded: {outcome.error}")
     console.print(f"{lesson.name} in {track}: {outcome.seconds:.1f} s")
     label = f"{lesson.name} in {track}"
-    numbers = {
-        name: _rounded(value, f"{label}: {name}") for name, value in read_records(built).items()
-    }
+    numbers = {name: _rounded(value) for name, value in read_records(built).items()}
     outputs = {cell.id: _entry(cell, label) for cell in built.cells if _is_checked(cell)}
     return {"numbers": numbers, "outputs": outputs}
 
@@ -83,12 +79,10 @@ def _entry(cell: NotebookNode, label: str) -> dict[str, Any]:
     return {"source_sha256": fingerprint(cell.source), "outputs": outputs}
 
 
-def _rounded(value: Any, label: str) -> Any:
+def _rounded(value: Any) -> Any:
     """Return a recorded value with its floats rounded to DIGITS significant digits."""
     if isinstance(value, dict):
-        return {key: _rounded(item, label) for key, item in value.items()}
+        return {key: _rounded(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [_rounded(item, label) for item in value]
-    if value in NOT_FINITE or isinstance(value, float) and not math.isfinite(value):
-        raise QuartetError(f"{label} holds {value}. Record finite numbers only.")
+        return [_rounded(item) for item in value]
     return float(f"{value:.{DIGITS}g}") if isinstance(value, float) else value

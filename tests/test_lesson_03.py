@@ -55,3 +55,17 @@ def test_other_parameters_give_another_run(tmp_path: Path) -> None:
     numbers = parity.read_records(nbformat.read(done.result, as_version=4))
     assert (numbers["seed"], numbers["epochs"], len(numbers["loss"])) == (1, 1, 100)
     assert numbers["first_loss"] != parity.load_recorded("03_dense_layers")["jax"]["first_loss"]
+
+
+def test_what_the_prose_says_of_statements_and_sizes_is_what_was_counted() -> None:
+    tracks = parity.load_recorded("03_dense_layers")
+    counted = {
+        name: {track: numbers[name] for track, numbers in tracks.items()}
+        for name in ("define_statements", "train_statements", "subclass_way", "sizes_said")
+    }
+    define, train = counted["define_statements"], counted["train_statements"]
+    assert define["keras"] == define["pytorch"] == 2
+    assert define["tensorflow"] >= 10 > define["jax"]
+    assert train["keras"] < min(train[t] for t in ("pytorch", "tensorflow", "jax"))
+    assert max(counted["subclass_way"].values()) - min(counted["subclass_way"].values()) <= 2
+    assert counted["sizes_said"]["keras"] < counted["sizes_said"]["pytorch"]

@@ -9,7 +9,7 @@ from matplotlib import pyplot as plt
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from utils import parity, plots
-from utils.code import statements
+from utils.code import sizes, statements
 from utils.tables import table
 from utils.tracks import ANY_FRAMEWORK, ROOT, TRACKS
 
@@ -168,6 +168,7 @@ def test_statements_count_what_they_say() -> None:
     assert statements(three) == 3
     assert statements(Two) == 3
     assert statements(three, Two) == 6
+    assert sizes(three) == [] and sizes(test_a_sketch_measures_distance)[:2] == [300, 40]
 
 
 def test_a_table_escapes_its_cells() -> None:

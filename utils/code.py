@@ -19,6 +19,15 @@ def statements(*things: Callable) -> int:
     )
 
 
+def sizes(function: Callable) -> list[int]:
+    """Return the whole numbers above 1 in a function's source, in order, repeats included.
+
+    In the definition of a model these are the sizes that its author has to say.
+    """
+    constants = [n.value for n in ast.walk(_tree(function)) if isinstance(n, ast.Constant)]
+    return [value for value in constants if type(value) is int and value > 1]
+
+
 def _parts(thing: Callable) -> list[Callable]:
     """Return the functions of a class (its `class` line is counted apart), or the function."""
     if isinstance(thing, type):
@@ -27,9 +36,12 @@ def _parts(thing: Callable) -> list[Callable]:
 
 
 def _count(function: Callable) -> int:
-    source = textwrap.dedent(inspect.getsource(function))
-    nodes = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.stmt)]
+    nodes = [node for node in ast.walk(_tree(function)) if isinstance(node, ast.stmt)]
     return sum(not _is_docstring(node) for node in nodes)
+
+
+def _tree(function: Callable) -> ast.Module:
+    return ast.parse(textwrap.dedent(inspect.getsource(function)))
 
 
 def _is_docstring(node: ast.stmt) -> bool:
