@@ -11,6 +11,11 @@ import os
 # For a full-size run, say how many: OMP_NUM_THREADS=8 make lab
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# On an NVIDIA GPU, TensorFlow and JAX would round the inputs of float32 products to 10 bits of
+# mantissa (TF32) and PyTorch would not. For the same numbers, nobody does.
+os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
+os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
+
 # TensorFlow's C++ side tells of errors only, not of each library that it opens.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
@@ -21,3 +26,9 @@ c.IPKernelApp.capture_fd_output = False
 
 # A kernel listens on 127.0.0.1 only; that it does so unencrypted needs no warning at each start.
 c.IPKernelApp.log_level = "ERROR"
+
+# Built notebooks say Python 3, whoever's Python runs them. A kernel that names its exact version
+# would make JupyterLab change, and offer to save, every notebook that is only opened.
+from ipykernel.ipkernel import IPythonKernel  # noqa: E402
+
+IPythonKernel.language_info["version"] = "3"

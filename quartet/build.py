@@ -26,7 +26,7 @@ PYTHON = {
         "name": "python",
         "nbconvert_exporter": "python",
         "pygments_lexer": "ipython3",
-        "version": "3.11",
+        "version": "3",
     },
 }
 

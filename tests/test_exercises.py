@@ -24,6 +24,7 @@ def results(folder: str, track: str, lesson: str) -> dict[str, dict[str, Any]]:
     return {entry["exercise"]: entry for entry in found}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lesson", "track"), CASES)
 def test_solutions_pass(lesson: str, track: str) -> None:
     found = results("solutions", track, lesson)
@@ -31,6 +32,7 @@ def test_solutions_pass(lesson: str, track: str) -> None:
         assert found[name]["points"] == exercise.points, found[name]["messages"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("lesson", "track"), CASES)
 def test_untouched_exercises_fail_with_a_message(lesson: str, track: str) -> None:
     found = results("exercises", track, lesson)

@@ -63,7 +63,7 @@ def page(lab: str) -> Iterator[object]:
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=CHROMIUM, args=quiet)
         page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        page.goto(f"{lab}/lab/tree/START.ipynb?token={TOKEN}")
+        page.goto(f"{lab}/lab/tree/START.ipynb?token={TOKEN}&reset")
         page.wait_for_selector(".jp-Notebook", timeout=60_000)
         yield page
         browser.close()

@@ -15,6 +15,7 @@ from quartet.source import lesson_names
 from utils import parity
 from utils.tracks import ROOT, TRACKS
 
+pytestmark = pytest.mark.slow
 LESSONS = lesson_names()
 PAIRS = list(itertools.combinations(TRACKS, 2))
 
@@ -85,7 +86,6 @@ def test_the_numbers_in_git_still_hold(lesson: str, track: str) -> None:
     assert parity.disagreements(parity.read_records(run), stored, rounding) == {}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("planted", CONTROLS)
 def test_a_planted_difference_is_found(planted: str, record_property) -> None:
     lesson, (code, where) = "03_dense_layers", CONTROLS[planted]

@@ -187,6 +187,44 @@ def test_a_copied_environment_is_made_anew(tool: ModuleType) -> None:
     assert tool.asked == ["venv", ".", "venv", "."]
 
 
+def test_a_folder_that_jupyterlab_leaves_in_config_does_no_harm(tool: ModuleType) -> None:
+    assert tool.main([]) == 0
+    (tool.ROOT / "config" / ".ipynb_checkpoints").mkdir()
+    assert tool.main([]) == 0
+    assert tool.asked == ["venv", "."]
+
+
+def test_a_missing_file_is_one_sentence(
+    tool: ModuleType, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tool.ROOT / "constraints.txt").unlink()
+    assert tool.main([]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("Quartet was not set up: ") and error.count("\n") == 1
+    assert "No such file or directory" in error and "constraints.txt" in error
+
+
+@pytest.mark.parametrize(
+    ("said", "advice"),
+    [
+        ("The virtual environment was not created: ensurepip is not available.", True),
+        ("Error: [Errno 13] Permission denied: '/somewhere/.venv'", False),
+    ],
+)
+def test_a_venv_that_cannot_be_made_says_why(
+    project: Path, monkeypatch: pytest.MonkeyPatch, said: str, advice: bool
+) -> None:
+    spec = importlib.util.spec_from_file_location("setup_env", project / "tools" / "setup_env.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    answer = SimpleNamespace(returncode=1, stdout=said + "\n")
+    monkeypatch.setattr(tool.subprocess, "run", lambda *args, **options: answer)
+    with pytest.raises(tool.Trouble) as trouble:
+        tool.create_venv()
+    assert said.rstrip(".") in str(trouble.value)
+    assert ("install its package" in str(trouble.value)) is advice
+
+
 NO_NETWORK = "WARNING: Retrying (Retry(total=4, ...)) after connection broken\n"
 
 

@@ -51,7 +51,7 @@ def main(arguments=None):
     options = parser.parse_args(arguments)
     try:
         return set_up(set(options.extras), options.exact)
-    except Trouble as trouble:
+    except (Trouble, OSError) as trouble:
         print("Quartet was not set up: %s." % trouble, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -92,7 +92,7 @@ def pins():
     """Return a hash over all that an installation depends on, its place included."""
     digest = hashlib.sha256(str(ROOT).encode())
     files = [ROOT / "pyproject.toml", ROOT / "constraints.txt"]
-    for path in files + sorted((ROOT / "config").iterdir()):
+    for path in files + sorted(each for each in (ROOT / "config").iterdir() if each.is_file()):
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -147,10 +147,11 @@ def create_venv():
     )
     if done.returncode:
         lines = done.stdout.strip().splitlines() or ["no reason given"]
-        raise Trouble(
-            "%s cannot make a virtual environment (%s). On Debian and Ubuntu, install its package "
-            "python%d.%d-venv" % ((python, lines[-1]) + sys.version_info[:2])
+        advice = (
+            ". On Debian and Ubuntu, install its package python%d.%d-venv" % sys.version_info[:2]
         )
+        what = "%s cannot make a virtual environment (%s)" % (python, lines[-1].rstrip("."))
+        raise Trouble(what + (advice if "ensurepip" in done.stdout else ""))
 
 
 def install(extras):
