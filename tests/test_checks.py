@@ -236,6 +236,13 @@ def test_lesson_03_names_the_usual_mistakes(which: str) -> None:
     assert message in text(result) and not result.passed
 
 
+def test_a_missing_relu_never_earns_a_point() -> None:
+    """Each case has an output that the ReLU changes, whatever the seed."""
+    exercise = checks.load_exercises("03_dense_layers")["dense_forward"]
+    for seed in range(100):
+        assert checks.run(exercise, lambda x, W, b: x @ W + b, NUMPY, seed).points == 0
+
+
 @pytest.mark.parametrize("track", TRACKS)
 def test_arrays_survive_the_way_through_each_framework(track: str) -> None:
     array = np.arange(6, dtype=np.float32).reshape(2, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
@@ -82,13 +83,21 @@ def _wait(condition, seconds: float) -> None:
     raise TimeoutError(f"not so after {seconds} s")
 
 
+def _kernel_is_ready(lab: str, path: str) -> bool:
+    """Return whether the server says that a notebook's kernel is idle and the page connected."""
+    with urllib.request.urlopen(f"{lab}/api/sessions?token={TOKEN}") as answer:
+        sessions = json.load(answer)
+    kernels = [session["kernel"] for session in sessions if session["path"] == path]
+    return any(k["execution_state"] == "idle" and k["connections"] for k in kernels)
+
+
 def _run_all(page, lab: str, course: Path, path: str, seconds: float) -> nbformat.NotebookNode:
     """Open a notebook, run it from the menu, save it; return it as it is then on disk."""
     page.goto(f"{lab}/lab/tree/{path}?token={TOKEN}&reset")
     page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook", timeout=60_000)
+    _wait(lambda: _kernel_is_ready(lab, path), 60)
     page.wait_for_selector("[data-status='idle']", timeout=60_000)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Run All Cells", exact=True).click()
+    _wait(lambda: _click_run_all(page), 60)
 
     def done() -> bool:
         page.keyboard.press("Control+s")
@@ -98,6 +107,18 @@ def _run_all(page, lab: str, course: Path, path: str, seconds: float) -> nbforma
 
     _wait(done, seconds)
     return nbformat.read(course / path, as_version=4)
+
+
+def _click_run_all(page) -> bool:
+    """Click Run, Run All Cells; return whether a cell then waits, runs or has run.
+
+    On a busy machine JupyterLab sometimes drops the click: whoever sees that clicks again.
+    """
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_text("Run All Cells", exact=True).click()
+    page.wait_for_timeout(2_000)
+    prompts = page.locator(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-InputArea-prompt")
+    return any(text.strip("[] :") for text in prompts.all_inner_texts())
 
 
 def test_start_opens_with_its_table_of_lessons(page) -> None:

@@ -63,7 +63,7 @@ class Exercise:
     points: float
     cases: Callable[[np.random.Generator], list[Case]]
     hints: tuple[str, ...]
-    seconds: float = 10
+    seconds: float = 5
     tolerance: float = 1e-5
     mistake: Callable[[Case, np.ndarray], str | None] = lambda case, got: None
 
@@ -314,7 +314,8 @@ def _worst(value: np.ndarray, expected: np.ndarray) -> str:
     gap = np.abs(np.subtract(value, expected, dtype=np.float64))
     at = tuple(int(i) for i in np.unravel_index(gap.argmax(), gap.shape))
     where = f" at index {at}" if at else ""
-    return f"got {value[at]:.9g}{where}, expected {expected[at]:.9g}"
+    digits = 9 if f"{value[at]:.6g}" == f"{expected[at]:.6g}" else 6
+    return f"got {value[at]:.{digits}g}{where}, expected {expected[at]:.{digits}g}"
 
 
 def _line(exercise: Exercise, case: Case, answer: Answer, verdict: Verdict) -> tuple[bool, str]:

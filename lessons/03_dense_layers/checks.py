@@ -24,9 +24,9 @@ def dense_cases(rng: np.random.Generator) -> list[Case]:
         return Case(args, expected=dense_forward(**args), about=about)
 
     return [
-        case(4, 3, 2, "a small batch"),
-        case(1, 5, 3, "a batch of one"),
-        case(3, 3, 3, "a square matrix, where a transposed W would go unnoticed"),
+        case(6, 3, 4, "a small batch"),
+        case(1, 5, 20, "a batch of one"),
+        case(5, 5, 5, "a square matrix, where a transposed W would go unnoticed"),
         case(100, 784, 128, "the size of the lesson"),
     ]
 
