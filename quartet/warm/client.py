@@ -1,0 +1,257 @@
+"""Ask a warm process for a kernel, ask what it does, and start it where it is not there."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from quartet.warm.places import WarmError, address, runtime_folder
+from utils.tracks import ROOT
+
+LONGEST_MESSAGE = 2**18  # bytes
+START_SECONDS = 120  # to import a framework on a slow, busy machine
+POLL_SECONDS = 0.02
+
+
+class ForkedProcess:
+    """A kernel that another process forked, with what jupyter_client uses of subprocess.Popen.
+
+    The connection is the kernel's lease: when this end is closed, be it because this process died,
+    the warm process kills the kernel. The exit status comes back over it.
+    """
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, connection: socket.socket, pid: int) -> None:
+        self.pid = pid
+        self.returncode: int | None = None
+        self._connection = connection
+        connection.setblocking(False)
+
+    def poll(self) -> int | None:
+        """Return the exit status, negative for a signal; None while the process runs."""
+        if self.returncode is None:
+            with contextlib.suppress(BlockingIOError):
+                self.returncode = self._exit_status()
+                self._connection.close()
+        return self.returncode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return the exit status once there is one.
+
+        Raises
+        ------
+        subprocess.TimeoutExpired if there is none after `timeout` seconds.
+        """
+        end = time.monotonic() + (float("inf") if timeout is None else timeout)
+        while self.poll() is None:
+            if time.monotonic() > end:
+                raise subprocess.TimeoutExpired(f"warm kernel {self.pid}", timeout or 0)
+            time.sleep(POLL_SECONDS)
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal to the process, if it still runs."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        """Ask the process to end."""
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End the process."""
+        self.send_signal(signal.SIGKILL)
+
+    def _exit_status(self) -> int:
+        try:
+            message = self._connection.recv(LONGEST_MESSAGE)
+        except ConnectionError:
+            message = b""
+        if message:
+            return json.loads(message)["exit"]
+        with contextlib.suppress(ProcessLookupError):  # the warm process died: so must its kernels
+            os.killpg(self.pid, signal.SIGKILL)
+        return -signal.SIGKILL
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a warm process says of itself; `kernels` are their process numbers."""
+
+    socket: Path
+    pid: int
+    track: str
+    state: str
+    threads: int
+    kernels: tuple[int, ...]
+
+
+def fork(
+    track: str, command: Sequence[str], cwd: str, env: Mapping[str, str], files: Sequence[int]
+) -> ForkedProcess:
+    """Have a kernel forked; start the warm process first if there is none.
+
+    Parameters
+    ----------
+    command : what would start a plain kernel: `python -m ipykernel_launcher -f FILE`.
+    files : descriptors of standard input, output and error.
+
+    Raises
+    ------
+    WarmError, OSError if there is no warm kernel to be had.
+    """
+    module = command.index("-m")
+    place = address(track, list(command[:module]), env)
+    request = {"do": "fork", "argv": list(command[module + 1 :]), "cwd": cwd, "env": dict(env)}
+    for _ in range(2):  # one that was about to end hangs up; the next is new
+        connection = connect(place, track, list(command[:module]), env)
+        answer = ask(connection, request, files)
+        if answer:
+            return ForkedProcess(connection, answer["pid"])
+        connection.close()
+    raise WarmError(f"the warm process ended: {last_line(place)}")
+
+
+def warm(track: str, env: Mapping[str, str] = os.environ) -> Status:
+    """Start the warm process of a track if it is not there; return its status once it is ready.
+
+    Raises
+    ------
+    WarmError if it cannot start.
+    """
+    python = interpreter()
+    place = address(track, python, env)
+    with connect(place, track, python, env) as connection:
+        answer = ask(connection, {"do": "tell"})
+    if not answer:
+        raise WarmError(f"the warm process ended: {last_line(place)}")
+    return _status(place, answer)
+
+
+def stop(place: Path) -> None:
+    """Tell a warm process to end; kernels that it forked go on until they end themselves."""
+    with contextlib.closing(_connected(place)) as connection:
+        send(connection, {"do": "end"})
+
+
+def running() -> list[Status]:
+    """Return what the warm processes of this user say of themselves, by track."""
+    found = []
+    for place in sorted(runtime_folder().glob("*.sock")):
+        with contextlib.suppress(OSError), contextlib.closing(_connected(place)) as connection:
+            pid, _ = peer(connection)
+            starting = {"pid": pid, "state": "starting", "threads": 0, "kernels": []}
+            try:
+                answer = ask(connection, {"do": "tell"}, seconds=1)
+            except TimeoutError:
+                answer = starting
+            if answer:
+                found.append(_status(place, answer))
+    return found
+
+
+def interpreter() -> list[str]:
+    """Return the interpreter and options with which Jupyter starts this environment's kernels."""
+    from jupyter_client.kernelspec import KernelSpecManager
+
+    argv = KernelSpecManager().get_kernel_spec("python3").argv
+    return [sys.executable, *argv[1 : argv.index("-m")]]
+
+
+def connect(place: Path, track: str, python: list[str], env: Mapping[str, str]) -> socket.socket:
+    """Return a connection to a warm process, which is started if it is not there."""
+    started: subprocess.Popen | None = None
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            return _connected(place)
+        if started is None:
+            started = _start(place, track, python, env)
+        if started.poll():  # exit status 0: another one was first, which listens in a moment
+            raise WarmError(f"the warm process did not start: {last_line(place)}")
+        time.sleep(POLL_SECONDS)
+    raise WarmError(f"the warm process did not listen within {START_SECONDS} s")
+
+
+def ask(
+    connection: socket.socket,
+    request: dict[str, Any],
+    files: Sequence[int] = (),
+    seconds: float = START_SECONDS,
+) -> dict[str, Any]:
+    """Send a request; return the answer, {} if the other end hung up.
+
+    Raises
+    ------
+    TimeoutError if there is none after so many seconds.
+    """
+    connection.settimeout(seconds)
+    try:
+        send(connection, request, files)
+        return json.loads(connection.recv(LONGEST_MESSAGE) or b"{}")
+    except ConnectionError:
+        return {}
+
+
+def send(connection: socket.socket, message: dict[str, Any], files: Sequence[int] = ()) -> None:
+    """Send one message and the files that go with it."""
+    socket.send_fds(connection, [json.dumps(message).encode()], list(files))
+
+
+def peer(connection: socket.socket) -> tuple[int, int]:
+    """Return the process and user number at the other end, as the operating system knows them."""
+    size = struct.calcsize("3i")
+    about = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    return struct.unpack("3i", about)[:2]
+
+
+def last_line(place: Path) -> str:
+    """Return the last line that a warm process wrote."""
+    with contextlib.suppress(OSError):
+        lines = place.with_suffix(".log").read_text(errors="replace").splitlines()
+        return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
+    return "it said nothing"
+
+
+def _connected(place: Path) -> socket.socket:
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    try:
+        connection.connect(str(place))
+        if peer(connection)[1] != os.getuid():
+            raise WarmError(f"another user listens on {place}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _start(place: Path, track: str, python: list[str], env: Mapping[str, str]) -> subprocess.Popen:
+    command = [*python, "-m", "quartet.warm.server", track, str(place)]
+    with open(place.with_suffix(".log"), "w") as log:
+        return subprocess.Popen(
+            command,
+            env=dict(env),
+            cwd=ROOT,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+
+
+def _status(place: Path, answer: Mapping[str, Any]) -> Status:
+    track = place.name.rpartition("-")[0]
+    kernels = tuple(answer["kernels"])
+    return Status(place, answer["pid"], track, answer["state"], answer["threads"], kernels)

@@ -1,0 +1,94 @@
+"""Where a warm process listens: a private folder, and a name that changes when the process must."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+from utils.tracks import ROOT, TRACKS
+
+# Variables that Python, the frameworks and their libraries read when they are imported. Kernels
+# that differ in one of them are not forked from the same process.
+_READ_ON_IMPORT = re.compile(
+    r"(CUDA|GOMP|JAX|KERAS|KMP|LD|LC|MALLOC|MKL|MPL|NCCL|NUMEXPR|NVIDIA|OMP|OPENBLAS|PYTHON|PYTORCH"
+    r"|QUARTET|TF|TORCH|XLA)[A-Z0-9_]*|HOME|LANG|TMPDIR"
+)
+
+
+class WarmError(Exception):
+    """Why no warm kernel can be had."""
+
+
+def track_of(folder: str | os.PathLike | None) -> str | None:
+    """Return the track that a kernel's working folder belongs to: its innermost part that is one.
+
+    >>> track_of("/course/notebooks/jax")
+    'jax'
+    """
+    parts = Path(folder).parts if folder else ()
+    return next((part for part in reversed(parts) if part in TRACKS), None)
+
+
+def runtime_folder() -> Path:
+    """Return the folder of sockets, made if it is missing, which only this user can enter.
+
+    Raises
+    ------
+    WarmError if somebody else could use it.
+    """
+    run = os.environ.get("XDG_RUNTIME_DIR", "")
+    folder = Path(run if os.path.isdir(run) else tempfile.gettempdir()) / f"quartet-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    about = folder.lstat()
+    private = stat.S_ISDIR(about.st_mode) and not about.st_mode & 0o077
+    if not private or about.st_uid != os.getuid():
+        raise WarmError(f"{folder} is not a folder that only this user can enter. Remove it.")
+    return folder
+
+
+def address(track: str, python: list[str], env: Mapping[str, str]) -> Path:
+    """Return the socket of the warm process that fits, whether it runs or not.
+
+    Parameters
+    ----------
+    python : the interpreter and its options, as `["/usr/bin/python3", "-X", "dev"]`.
+    env : the kernel's environment.
+    """
+    about = [str(ROOT), python, fingerprint(), sorted(read_on_import(env).items())]
+    digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()
+    return runtime_folder() / f"{track}-{digest[:12]}.sock"
+
+
+def read_on_import(env: Mapping[str, str]) -> dict[str, str]:
+    """Return those environment variables that matter while modules are imported."""
+    return {name: value for name, value in env.items() if _READ_ON_IMPORT.fullmatch(name)}
+
+
+def fingerprint() -> str:
+    """Return what changes when a package, a shared helper or a kernel's settings change."""
+    digest = hashlib.sha256()
+    for path in sorted(_watched()):
+        about = path.stat() if path.exists() else None
+        digest.update(f"{path} {about and (about.st_mtime_ns, about.st_size)}\n".encode())
+    return digest.hexdigest()
+
+
+def _watched() -> list[Path]:
+    """Return the files and folders whose times tell of a change."""
+    packages = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
+    found = [p for folder in packages for p in Path(folder).iterdir() if _tells_version(p.name)]
+    found += [*(ROOT / "utils").glob("*.py"), *Path(__file__).parent.glob("*.py")]
+    found += Path(sys.prefix, "etc", "ipython").glob("*.py")
+    return [*found, Path.home() / ".keras" / "keras.json"]
+
+
+def _tells_version(name: str) -> bool:
+    return name.endswith((".dist-info", ".pth"))

@@ -1,0 +1,242 @@
+"""The warm process: it imports a framework, runs nothing, and forks itself into kernels.
+
+    python -m quartet.warm.server TRACK SOCKET
+
+It listens before it imports, so that who asks early only waits. It ends after a time idle, when a
+file or package that it imported has changed, or when told; kernels that it forked go on, and it
+stays for them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import gc
+import importlib.util
+import json
+import os
+import selectors
+import signal
+import socket
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from quartet.warm import shelf
+from quartet.warm.client import LONGEST_MESSAGE, peer, send
+from quartet.warm.places import fingerprint
+from utils.tracks import TRACKS
+
+IDLE_SECONDS = 600
+LOOK_SECONDS = 5  # how often to look whether a file has changed
+REQUEST_SECONDS = 5  # how long who connects may take to say what he wants
+
+# What every notebook uses, and what IPython and the frameworks import only when first used.
+COMMON = (
+    "ipykernel.kernelapp",
+    "matplotlib.pyplot",
+)
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A kernel to become: its command line, folder, environment, and standard streams."""
+
+    argv: list[str]
+    cwd: str
+    env: dict[str, str]
+    files: list[int]
+
+
+class Server:
+    """Listens, forks, and tells those that asked for a kernel how it ended."""
+
+    def __init__(self, place: Path) -> None:
+        self.place = place
+        self.listener: socket.socket | None = None
+        self.selector = selectors.DefaultSelector()
+        self.kernels: set[int] = set()
+        self.fingerprint = fingerprint()
+        self.idle_since = time.monotonic()
+
+    def listen(self) -> bool:
+        """Listen for this user only; return False if another process does so already."""
+        self.lock = open(self.place.with_suffix(".lock"), "w")  # noqa: SIM115, kept open
+        try:
+            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        self.place.unlink(missing_ok=True)
+        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self.listener.bind(str(self.place))
+        self.place.chmod(0o600)
+        self.listener.listen(64)
+        self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
+        return True
+
+    def serve(self) -> Kernel | None:
+        """Answer requests to the end; in a forked process return what kernel it is to become."""
+        while self.listener or self.kernels:
+            for event, _ in self.selector.select(LOOK_SECONDS):
+                if kernel := event.data():
+                    return kernel
+            if self.listener and (self._is_idle() or fingerprint() != self.fingerprint):
+                self._retire()
+        return None
+
+    def _accept(self) -> Kernel | None:
+        connection, _ = self.listener.accept()
+        self.idle_since = time.monotonic()
+        files: list[int] = []
+        try:
+            connection.settimeout(REQUEST_SECONDS)
+            if peer(connection)[1] != os.getuid():
+                raise PermissionError(f"user {peer(connection)[1]} is not this user")
+            message, files, *_ = socket.recv_fds(connection, LONGEST_MESSAGE, 3)
+            return self._answer(connection, json.loads(message), files)
+        except (OSError, ValueError, KeyError) as error:
+            print(f"A request failed: {error!r}", flush=True)
+            _close(connection, *files)
+        return None
+
+    def _answer(
+        self, connection: socket.socket, request: dict[str, Any], files: list[int]
+    ) -> Kernel | None:
+        if request["do"] == "fork":
+            kernel = Kernel(request["argv"], request["cwd"], request["env"], files)
+            return self._fork(connection, kernel)
+        if request["do"] == "end":
+            self._retire()
+        threads = len(os.listdir("/proc/self/task"))
+        about = {"pid": os.getpid(), "state": "ready", "threads": threads}
+        send(connection, about | {"kernels": sorted(self.kernels)})
+        _close(connection, *files)
+        return None
+
+    def _fork(self, connection: socket.socket, kernel: Kernel) -> Kernel | None:
+        pid = os.fork()
+        if not pid:
+            self._forget(connection)
+            return kernel
+        self.kernels.add(pid)
+        ended = os.pidfd_open(pid)
+        for file, act in ((ended, self._reap), (connection, self._kill)):
+            about = partial(act, pid, ended, connection)
+            self.selector.register(file, selectors.EVENT_READ, about)
+        with contextlib.suppress(OSError):  # who asked may be gone: then `_kill` is next
+            send(connection, {"pid": pid})
+        _close(*kernel.files)
+        return None
+
+    def _reap(self, pid: int, ended: int, connection: socket.socket) -> None:
+        """Tell who asked for a kernel that it has ended, and with which status."""
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        with contextlib.suppress(OSError):
+            send(connection, {"exit": status})
+        self.selector.unregister(ended)
+        with contextlib.suppress(KeyError):
+            self.selector.unregister(connection)
+        _close(connection, ended)
+        self.kernels.remove(pid)
+        self.idle_since = time.monotonic()
+
+    def _kill(self, pid: int, ended: int, connection: socket.socket) -> None:
+        """End a kernel and what it started: who asked for it has hung up."""
+        if pid not in self.kernels:
+            return
+        self.selector.unregister(connection)
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has not yet become the leader of its own group
+            os.kill(pid, signal.SIGKILL)
+
+    def _forget(self, connection: socket.socket) -> None:
+        """Close, in a forked process, all that is the warm process's own."""
+        for key in self.selector.get_map().values():
+            _close(key.fileobj)
+        self.selector.close()
+        _close(connection, self.lock)
+
+    def _is_idle(self) -> bool:
+        return not self.kernels and time.monotonic() - self.idle_since > IDLE_SECONDS
+
+    def _retire(self) -> None:
+        """Fork no more, so that a new process can take this one's place."""
+        self.selector.unregister(self.listener)
+        self.place.unlink(missing_ok=True)
+        _close(self.listener, self.lock)
+        self.listener = None
+
+
+def import_ahead(track: str) -> dict[str, str]:
+    """Import what the notebooks of a track use, under the settings that their kernels have.
+
+    Return the environment variables that were set in doing so, by frameworks and by the settings.
+    """
+    from ipykernel.kernelapp import IPKernelApp
+
+    before = dict(os.environ)
+    app = IPKernelApp()  # only to read the settings: a kernel makes its own
+    for step in (app.init_profile_dir, app.init_config_files, app.load_config_file):
+        step()
+    # As ipykernel does; the module itself must meet a running kernel when it is first imported.
+    os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    for module in (*COMMON, *TRACKS[track].modules):
+        importlib.import_module(module)
+    gc.collect()
+    gc.freeze()  # collecting garbage in a kernel would copy the pages that it shares
+    return {name: value for name, value in os.environ.items() if before.get(name) != value}
+
+
+def become(kernel: Kernel, variables: dict[str, str]) -> None:
+    """Turn this forked process into a kernel, and stay it to its end."""
+    os.setsid()
+    for number, file in enumerate(kernel.files):
+        os.dup2(file, number)
+    _close(*kernel.files)
+    os.chdir(kernel.cwd)
+    os.environ.clear()
+    os.environ.update({**variables, **kernel.env})
+    sys.argv = [importlib.util.find_spec(kernel.argv[0]).origin, *kernel.argv[1:]]
+    tempfile.tempdir = None
+    time.tzset()
+    reseed()
+    shelf.hold_back()
+    from ipykernel.kernelapp import IPKernelApp
+
+    app = IPKernelApp.instance(parent_handle=os.getppid())  # it ends when the warm process does
+    app.initialize(kernel.argv[1:])
+    app.start()
+
+
+def reseed() -> None:
+    """Give this process random numbers of its own; Python's `random` has them after a fork."""
+    if "numpy" in sys.modules:
+        sys.modules["numpy"].random.seed()
+    if "torch" in sys.modules:
+        sys.modules["torch"].seed()
+
+
+def main() -> None:
+    """Be the warm process of a track, and in its forks a kernel."""
+    track, place = sys.argv[1:]
+    if sys.path[0] == os.getcwd():  # `python -m` put it there
+        del sys.path[0]
+    server = Server(Path(place))
+    if server.listen():
+        variables = import_ahead(track)
+        if kernel := server.serve():
+            become(kernel, variables)
+
+
+def _close(*files: Any) -> None:
+    for file in files:
+        os.close(file) if isinstance(file, int) else file.close()
+
+
+if __name__ == "__main__":
+    main()
