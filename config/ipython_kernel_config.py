@@ -5,6 +5,8 @@ They are installed into the environment's etc/ipython. After an edit, `make lab`
 
 import os
 
+from quartet import compiled
+
 # One thread for each of PyTorch's, NumPy's and scikit-learn's operations. The lessons are small:
 # more threads gain nothing there, and on busy cores they wait for each other (a fit of seconds
 # took minutes). It also makes sums repeat on any number of cores.
@@ -18,6 +20,10 @@ os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
 # TensorFlow's C++ side tells of errors only, not of each library that it opens.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+# JAX finds again what an earlier kernel has compiled. Off: QUARTET_JIT_CACHE=0 make lab
+for name, value in compiled.settings().items():
+    os.environ.setdefault(name, value)
 
 # What C++ code prints before that setting is heard goes to the terminal, not in red into the first
 # cell. The price: so does the output of programs that a cell starts with subprocess.

@@ -15,6 +15,11 @@ Lessons = Annotated[
     typer.Argument(metavar="LESSON", help="As 03, 03_dense_layers or a path. None: all."),
 ]
 
+Tracks = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="TRACK", help="keras, pytorch, tensorflow or jax. None: all."),
+]
+
 Kind = Literal["notebook", "solution"]
 
 TEACH = ("jupytext", "nbgrader")  # the extra that building needs and learning does not
@@ -50,6 +55,11 @@ class _RunCommand(TyperCommand):
         return super().parse_args(ctx, joined)
 
 
+kernels = typer.Typer(
+    help="Show the processes that warm kernels are forked from, start or stop them.",
+    invoke_without_command=True,
+    rich_markup_mode=None,
+)
 app = typer.Typer(
     cls=_Group,
     help="Quartet: one lesson, four frameworks, the same numbers.",
@@ -146,6 +156,34 @@ def lab(
     from quartet.lab import lab as open_lab
 
     open_lab(port)
+
+
+app.add_typer(kernels, name="kernels")
+
+
+@kernels.callback()
+def kernels_list(context: typer.Context) -> None:
+    """Show the warm processes and their kernels, with the memory of each."""
+    if context.invoked_subcommand is None:
+        from quartet.warm import report
+
+        report.show()
+
+
+@kernels.command("warm")
+def kernels_warm(tracks: Tracks = None) -> None:
+    """Start the warm processes of some tracks, so that their first kernel opens at once."""
+    from quartet.warm import report
+
+    report.warm(tracks or ())
+
+
+@kernels.command("stop")
+def kernels_stop(tracks: Tracks = None) -> None:
+    """Stop the warm processes of some tracks. Kernels that run go on until they are shut down."""
+    from quartet.warm import report
+
+    report.stop(tracks or ())
 
 
 def _name_and_value(text: str) -> tuple[str, Any]:

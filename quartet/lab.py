@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from quartet import QuartetError
+from quartet.warm import provisioner
 from utils.tracks import ROOT
 
 ADDRESS = "127.0.0.1"
@@ -30,6 +31,8 @@ def lab(port: int = 8888) -> None:
         raise QuartetError(f"{START} is missing. Build it with `make build`.")
     check_port(port)
     print("Starting JupyterLab. To stop it, press Ctrl-C twice.", flush=True)
+    provisioner.use_warm_kernels()
+    provisioner.warm_in_background()
     from jupyterlab.labapp import LabApp  # slow to import
 
     LabApp.launch_instance(arguments(port))

@@ -26,6 +26,7 @@ from nbval.plugin import (
 )
 
 from quartet import executed
+from quartet.warm.provisioner import use_warm_kernels
 
 NBVAL_TIMEOUT = 2000  # nbval's own default
 CELL_TIMEOUT = 300
@@ -172,6 +173,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Shorten the cells' time limit, show the reasons of skips, watch that notebooks run."""
     if not (config.option.nbval or config.option.nbval_lax):
         return
+    use_warm_kernels()
     if config.option.nbval_cell_timeout == NBVAL_TIMEOUT:
         config.option.nbval_cell_timeout = CELL_TIMEOUT
     if not set("asA") & set(config.option.reportchars):

@@ -26,6 +26,7 @@ from quartet import QuartetError
 from quartet.build import write
 from quartet.pages import FOLDERS
 from quartet.source import lesson_names, resolve
+from quartet.warm.provisioner import use_warm_kernels
 from utils.tracks import ROOT, TRACKS
 
 SAMPLE_SECONDS = 0.1
@@ -141,6 +142,7 @@ def execute(
     on_cell : called after each code cell.
     timeout : the limit for each cell in seconds; None for no limit.
     """
+    use_warm_kernels()
     started: list[int] = []
     client = NotebookClient(
         notebook,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+from quartet.warm import client, provisioner
 from utils import checks, parity
 from utils.tracks import ROOT
 
@@ -45,8 +47,10 @@ def lab(course: Path) -> Iterator[str]:
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
     command += [f"--ServerApp.port={port}", f"--IdentityProvider.token={TOKEN}"]
+    command += [f"--notebook-dir={course}"]
+    env = os.environ | {"JUPYTER_DEFAULT_PROVISIONER_NAME": provisioner.NAME}  # as `make lab` does
     with open(course / "lab.log", "w") as log:
-        server = subprocess.Popen([*command, f"--notebook-dir={course}"], stdout=log, stderr=log)
+        server = subprocess.Popen(command, stdout=log, stderr=log, env=env)
     address = f"http://127.0.0.1:{port}"
     try:
         _wait(lambda: urllib.request.urlopen(f"{address}/api?token={TOKEN}").status == 200, 60)
@@ -83,19 +87,23 @@ def _wait(condition, seconds: float) -> None:
     raise TimeoutError(f"not so after {seconds} s")
 
 
-def _kernel_is_ready(lab: str, path: str) -> bool:
-    """Return whether the server says that a notebook's kernel is idle and the page connected."""
+def _kernel(lab: str, path: str) -> dict:
+    """Return what the server says of a notebook's kernel, {} if it has none."""
     with urllib.request.urlopen(f"{lab}/api/sessions?token={TOKEN}") as answer:
         sessions = json.load(answer)
-    kernels = [session["kernel"] for session in sessions if session["path"] == path]
-    return any(k["execution_state"] == "idle" and k["connections"] for k in kernels)
+    return next((each["kernel"] for each in sessions if each["path"] == path), {})
+
+
+def _is_ready(kernel: dict) -> bool:
+    """Return whether a kernel is idle and a page connected to it."""
+    return bool(kernel and kernel["execution_state"] == "idle" and kernel["connections"])
 
 
 def _run_all(page, lab: str, course: Path, path: str, seconds: float) -> nbformat.NotebookNode:
     """Open a notebook, run it from the menu, save it; return it as it is then on disk."""
     page.goto(f"{lab}/lab/tree/{path}?token={TOKEN}&reset")
     page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook", timeout=60_000)
-    _wait(lambda: _kernel_is_ready(lab, path), 60)
+    _wait(lambda: _is_ready(_kernel(lab, path)), 60)
     page.wait_for_selector("[data-status='idle']", timeout=60_000)
     _wait(lambda: _click_run_all(page), 60)
 
@@ -144,3 +152,21 @@ def test_an_untouched_exercise_answers_at_once(page, lab: str, course: Path) -> 
     outputs = [o for cell in notebook.cells for o in cell.get("outputs", [])]
     found = [o.data[checks.MIME] for o in outputs if checks.MIME in o.get("data", {})]
     assert len(found) == 5 and all(entry["points"] < entry["max_points"] for entry in found)
+
+
+def test_a_crash_is_shown_and_the_kernel_restarts(page, lab: str, course: Path) -> None:
+    path = "notebooks/pytorch/crash.ipynb"
+    cells = [nbformat.v4.new_code_cell("import os; os._exit(1)")]
+    spec = {"name": "python3", "display_name": "Python 3 (ipykernel)"}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": spec})
+    nbformat.write(notebook, course / path)
+    page.goto(f"{lab}/lab/tree/{path}?token={TOKEN}&reset")
+    page.wait_for_selector(".jp-NotebookPanel:not(.lm-mod-hidden) .jp-Notebook", timeout=60_000)
+    _wait(lambda: _is_ready(_kernel(lab, path)), 60)
+    forked = {pid for status in client.running() for pid in status.kernels}
+    assert forked, "the kernel is not a warm one"
+    _wait(lambda: _click_run_all(page), 60)
+    page.get_by_text("appears to have died. It will restart automatically").wait_for()
+    page.get_by_role("button", name="Ok", exact=True).click()
+    _wait(lambda: _is_ready(_kernel(lab, path)), 60)
+    assert {pid for status in client.running() for pid in status.kernels} - forked

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import Markdown, display
-from nbformat import NotebookNode
 
 from utils.plots import PALETTE
 from utils.tables import table
 from utils.tracks import ROOT, TRACKS
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode  # takes a second to import, and no notebook needs it
 
 MIME = "application/vnd.quartet.record+json"
 SETTINGS = ("seed", "epochs", "data")  # runs that differ in one of these need not agree

@@ -98,7 +98,8 @@ TRACKS = {
             name="pytorch",
             title="PyTorch",
             color="#0072B2",
-            modules=("torch", "torch._dynamo"),  # the first optimizer imports torch._dynamo
+            # The first optimizer imports torch._dynamo, torch.compile the second.
+            modules=("torch", "torch._dynamo", "torch._inductor.compile_fx", "skorch"),
             rivals=_matching("keras", "tensorflow", "jax"),
             to_native=_torch_native,
             to_numpy=_torch_numpy,

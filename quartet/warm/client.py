@@ -10,13 +10,14 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from quartet.warm.places import WarmError, address, runtime_folder
+from quartet.warm.places import WarmError, address, sockets, track_at
 from utils.tracks import ROOT
 
 LONGEST_MESSAGE = 2**18  # bytes
@@ -88,12 +89,17 @@ class ForkedProcess:
 
 @dataclass(frozen=True)
 class Status:
-    """What a warm process says of itself; `kernels` are their process numbers."""
+    """What a warm process says of itself.
+
+    `state` is "starting" or "ready", `backend` the value of KERAS_BACKEND, `threads` the number of
+    its threads, `kernels` the process numbers of those that it forked and that run.
+    """
 
     socket: Path
-    pid: int
     track: str
+    pid: int
     state: str
+    backend: str
     threads: int
     kernels: tuple[int, ...]
 
@@ -147,16 +153,14 @@ def stop(place: Path) -> None:
 
 
 def running() -> list[Status]:
-    """Return what the warm processes of this user say of themselves, by track."""
+    """Return what this checkout's warm processes say of themselves, by track."""
     found = []
-    for place in sorted(runtime_folder().glob("*.sock")):
+    for place in sockets():
         with contextlib.suppress(OSError), contextlib.closing(_connected(place)) as connection:
             pid, _ = peer(connection)
-            starting = {"pid": pid, "state": "starting", "threads": 0, "kernels": []}
-            try:
+            answer = {"pid": pid, "state": "starting", "backend": "", "threads": 0, "kernels": []}
+            with contextlib.suppress(TimeoutError):
                 answer = ask(connection, {"do": "tell"}, seconds=1)
-            except TimeoutError:
-                answer = starting
             if answer:
                 found.append(_status(place, answer))
     return found
@@ -217,6 +221,14 @@ def peer(connection: socket.socket) -> tuple[int, int]:
     return struct.unpack("3i", about)[:2]
 
 
+def is_listening(place: Path) -> bool:
+    """Return whether a process listens on a socket."""
+    with contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+        _connected(place).close()
+        return True
+    return False
+
+
 def last_line(place: Path) -> str:
     """Return the last line that a warm process wrote."""
     with contextlib.suppress(OSError):
@@ -240,7 +252,7 @@ def _connected(place: Path) -> socket.socket:
 def _start(place: Path, track: str, python: list[str], env: Mapping[str, str]) -> subprocess.Popen:
     command = [*python, "-m", "quartet.warm.server", track, str(place)]
     with open(place.with_suffix(".log"), "w") as log:
-        return subprocess.Popen(
+        process = subprocess.Popen(
             command,
             env=dict(env),
             cwd=ROOT,
@@ -249,9 +261,10 @@ def _start(place: Path, track: str, python: list[str], env: Mapping[str, str]) -
             stderr=log,
             start_new_session=True,
         )
+    threading.Thread(target=process.wait, daemon=True).start()  # so that it leaves no zombie
+    return process
 
 
 def _status(place: Path, answer: Mapping[str, Any]) -> Status:
-    track = place.name.rpartition("-")[0]
-    kernels = tuple(answer["kernels"])
-    return Status(place, answer["pid"], track, answer["state"], answer["threads"], kernels)
+    about = {**answer, "kernels": tuple(answer["kernels"])}
+    return Status(socket=place, track=track_at(place), **about)

@@ -62,9 +62,19 @@ def address(track: str, python: list[str], env: Mapping[str, str]) -> Path:
     python : the interpreter and its options, as `["/usr/bin/python3", "-X", "dev"]`.
     env : the kernel's environment.
     """
-    about = [str(ROOT), python, fingerprint(), sorted(read_on_import(env).items())]
-    digest = hashlib.sha256(json.dumps(about).encode()).hexdigest()
-    return runtime_folder() / f"{track}-{digest[:12]}.sock"
+    about = [python, fingerprint(), sorted(read_on_import(env).items())]
+    return runtime_folder() / f"{track}.{_checkout()}.{_digest(json.dumps(about))}.sock"
+
+
+def sockets() -> list[Path]:
+    """Return the sockets of this checkout's warm processes, by track."""
+    found = runtime_folder().glob(f"*.{_checkout()}.*.sock")
+    return sorted(found, key=lambda path: list(TRACKS).index(track_at(path)))
+
+
+def track_at(socket: Path) -> str:
+    """Return the track that a socket is for."""
+    return socket.name.partition(".")[0]
 
 
 def read_on_import(env: Mapping[str, str]) -> dict[str, str]:
@@ -88,6 +98,14 @@ def _watched() -> list[Path]:
     found += [*(ROOT / "utils").glob("*.py"), *Path(__file__).parent.glob("*.py")]
     found += Path(sys.prefix, "etc", "ipython").glob("*.py")
     return [*found, Path.home() / ".keras" / "keras.json"]
+
+
+def _checkout() -> str:
+    return _digest(str(ROOT))
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:10]
 
 
 def _tells_version(name: str) -> bool:

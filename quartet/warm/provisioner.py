@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
 from jupyter_client import LocalProvisioner
 
 from quartet.warm import client
 from quartet.warm.places import WarmError, track_of
+from utils.tracks import TRACKS
 
+BYTES_FOR_ALL = 6 * 2**30  # available; measured: all four take 1.7 GiB
 NAME = "quartet-warm"  # the entry point, in pyproject.toml
 _CHOICE = "JUPYTER_DEFAULT_PROVISIONER_NAME"
 
@@ -23,9 +29,29 @@ def use_warm_kernels() -> None:
     os.environ.setdefault(_CHOICE, NAME)
 
 
-def are_wanted() -> bool:
-    """Return whether nobody has switched warm kernels off, with QUARTET_WARM=0."""
-    return os.environ.get("QUARTET_WARM", "1") != "0"
+def can_fork() -> bool:
+    """Return whether a process that holds a framework can be forked on this platform."""
+    return sys.platform == "linux"  # macOS forbids what its frameworks do after a fork
+
+
+def are_wanted(env: Mapping[str, str]) -> bool:
+    """Return whether an environment does not switch warm kernels off, with QUARTET_WARM=0."""
+    return env.get("QUARTET_WARM", "1") != "0"
+
+
+def warm_in_background() -> None:
+    """Start the warm processes of all tracks, one after the other, where there is memory for them.
+
+    A page that opens while its framework is still being imported waits, and so does who reads it.
+    """
+    if can_fork() and are_wanted(os.environ) and psutil.virtual_memory().available > BYTES_FOR_ALL:
+        threading.Thread(target=_warm_all, daemon=True).start()
+
+
+def _warm_all() -> None:
+    for track in TRACKS:
+        with contextlib.suppress(WarmError, OSError):  # the first kernel says what is wrong
+            client.warm(track)
 
 
 class WarmProvisioner(LocalProvisioner):
@@ -34,7 +60,10 @@ class WarmProvisioner(LocalProvisioner):
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         """Start a kernel: `cmd` is what starts a plain one, `kwargs` are those of Popen."""
         track = track_of(kwargs.get("cwd"))
-        if track and are_wanted() and is_ours(cmd):
+        kwargs["env"] = dict(kwargs.get("env") or os.environ)
+        if track and not can_fork():
+            self.log.info("A plain kernel starts: on %s it cannot be forked", sys.platform)
+        elif track and are_wanted(kwargs["env"]) and is_ours(cmd):
             try:
                 await self._launch_warm(track, cmd, **kwargs)
                 return self.connection_info
@@ -43,14 +72,12 @@ class WarmProvisioner(LocalProvisioner):
         return await super().launch_kernel(cmd, **kwargs)
 
     async def _launch_warm(self, track: str, cmd: list[str], **kwargs: Any) -> None:
-        if sys.platform != "linux":
-            raise WarmError(f"on {sys.platform} a process that holds a framework cannot be forked")
-        cwd, env = kwargs["cwd"], dict(kwargs.get("env") or os.environ)
-        env["JPY_PARENT_PID"] = str(os.getpid())
+        cwd = str(kwargs["cwd"])
+        env = kwargs["env"] | {"JPY_PARENT_PID": str(os.getpid())}  # as jupyter_client does
         with open(os.devnull, "rb") as nothing:
             outputs = [_descriptor(kwargs, name) for name in ("stdout", "stderr")]
             files = [nothing.fileno(), *outputs]
-            self.process = await asyncio.to_thread(client.fork, track, cmd, str(cwd), env, files)
+            self.process = await asyncio.to_thread(client.fork, track, cmd, cwd, env, files)
         self.pid = self.pgid = self.process.pid
         self.cwd = cwd
 

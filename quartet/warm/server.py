@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from quartet.warm import shelf
-from quartet.warm.client import LONGEST_MESSAGE, peer, send
+from quartet.warm.client import LONGEST_MESSAGE, is_listening, peer, send
 from quartet.warm.places import fingerprint
 from utils.tracks import TRACKS
 
@@ -35,10 +35,19 @@ IDLE_SECONDS = 600
 LOOK_SECONDS = 5  # how often to look whether a file has changed
 REQUEST_SECONDS = 5  # how long who connects may take to say what he wants
 
-# What every notebook uses, and what IPython and the frameworks import only when first used.
+# What the notebooks of all tracks use. A test says what a lesson imports beyond this and
+# `Track.modules`.
 COMMON = (
     "ipykernel.kernelapp",
     "matplotlib.pyplot",
+    "sklearn.linear_model",
+    "sklearn.neural_network",
+    "utils.checks",
+    "utils.code",
+    "utils.data",
+    "utils.parity",
+    "utils.plots",
+    "utils.tables",
 )
 
 
@@ -65,16 +74,16 @@ class Server:
 
     def listen(self) -> bool:
         """Listen for this user only; return False if another process does so already."""
-        self.lock = open(self.place.with_suffix(".lock"), "w")  # noqa: SIM115, kept open
-        try:
-            fcntl.flock(self.lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return False
-        self.place.unlink(missing_ok=True)
-        self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self.listener.bind(str(self.place))
-        self.place.chmod(0o600)
-        self.listener.listen(64)
+        with open(self.place.parent / "lock", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if is_listening(self.place):
+                return False
+            self.place.unlink(missing_ok=True)
+            self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            self.listener.bind(str(self.place))
+            self.place.chmod(0o600)
+            self.inode = self.place.stat().st_ino
+            self.listener.listen(64)
         self.selector.register(self.listener, selectors.EVENT_READ, self._accept)
         return True
 
@@ -84,7 +93,7 @@ class Server:
             for event, _ in self.selector.select(LOOK_SECONDS):
                 if kernel := event.data():
                     return kernel
-            if self.listener and (self._is_idle() or fingerprint() != self.fingerprint):
+            if self.listener and (self._is_idle() or self._is_out_of_date()):
                 self._retire()
         return None
 
@@ -111,9 +120,14 @@ class Server:
             return self._fork(connection, kernel)
         if request["do"] == "end":
             self._retire()
-        threads = len(os.listdir("/proc/self/task"))
-        about = {"pid": os.getpid(), "state": "ready", "threads": threads}
-        send(connection, about | {"kernels": sorted(self.kernels)})
+        about = {
+            "pid": os.getpid(),
+            "state": "ready",
+            "backend": os.environ.get("KERAS_BACKEND", ""),
+            "threads": len(os.listdir("/proc/self/task")),
+            "kernels": sorted(self.kernels),
+        }
+        send(connection, about)
         _close(connection, *files)
         return None
 
@@ -159,16 +173,25 @@ class Server:
         for key in self.selector.get_map().values():
             _close(key.fileobj)
         self.selector.close()
-        _close(connection, self.lock)
+        _close(connection)
 
     def _is_idle(self) -> bool:
         return not self.kernels and time.monotonic() - self.idle_since > IDLE_SECONDS
 
+    def _is_out_of_date(self) -> bool:
+        return not self._is_reachable() or fingerprint() != self.fingerprint
+
+    def _is_reachable(self) -> bool:
+        """Return whether the socket is still where clients look for it."""
+        return self.place.exists() and self.place.stat().st_ino == self.inode
+
     def _retire(self) -> None:
         """Fork no more, so that a new process can take this one's place."""
+        if self._is_reachable():  # the name may be another process's by now
+            self.place.unlink()
+            self.place.with_suffix(".log").unlink(missing_ok=True)
         self.selector.unregister(self.listener)
-        self.place.unlink(missing_ok=True)
-        _close(self.listener, self.lock)
+        _close(self.listener)
         self.listener = None
 
 

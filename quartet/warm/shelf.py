@@ -34,7 +34,7 @@ class Shelf(MetaPathFinder, Loader):
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Put the modules back, when the package is imported for the first time."""
+        """Say that this loads the package, when it is imported for the first time."""
         if name != self.package:
             return None
         sys.meta_path.remove(self)
@@ -43,12 +43,12 @@ class Shelf(MetaPathFinder, Loader):
             self.adapt(self, changed)
         if name not in self.modules:
             return importlib.util.find_spec(name)
-        sys.modules.update(self.modules)
         self.spec = self.modules[name].__spec__
         return ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        """Return the module as it was."""
+        """Put all of the package's modules back and return the package itself, as it was."""
+        sys.modules.update(self.modules)  # only now: a finder must not find what is there already
         return self.modules[self.package]
 
     def exec_module(self, module: ModuleType) -> None:

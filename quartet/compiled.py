@@ -1,0 +1,74 @@
+"""Where JAX keeps what it has compiled, so that the next kernel need not compile it again.
+
+XLA compiles each operation that a lesson uses, which takes a third of a JAX lesson's time. JAX can
+keep the results on disk. Its own key holds the program, the options and jaxlib's version; machine
+code runs only on a processor that has the same instructions, so the folder is keyed by these too.
+Off with QUARTET_JIT_CACHE=0, and where it is not known to be safe: XLA crashed while it loaded
+large programs on macOS with jaxlib 0.9 (uwplasma/vmex, pull request 142).
+
+PyTorch's inductor keeps its own cache in the folder for temporary files without being asked.
+TensorFlow and Keras have nothing of the kind for a processor that would be safe across versions.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+
+MAX_BYTES = 200_000_000  # a lesson takes 2 MB; JAX itself deletes what was used least recently
+DAYS = 30  # after which the folder of another version or processor goes
+
+
+def settings() -> dict[str, str]:
+    """Return the environment variables that switch the cache on, {} where it is to be off."""
+    if sys.platform != "linux" or os.environ.get("QUARTET_JIT_CACHE", "1") == "0":
+        return {}
+    try:
+        folder = make_folder()
+    except OSError:  # nowhere to write
+        return {}
+    return {
+        "JAX_COMPILATION_CACHE_DIR": str(folder),
+        "JAX_COMPILATION_CACHE_MAX_SIZE": str(MAX_BYTES),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+    }
+
+
+def make_folder() -> Path:
+    """Return the folder for this jaxlib on this processor, which only this user can enter.
+
+    Raises
+    ------
+    OSError if it cannot be made, or is somebody else's.
+    """
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    folder = Path(home).expanduser() / "quartet" / "jax" / key()
+    if not folder.is_dir():
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _remove_old(folder.parent)
+    about = folder.stat()
+    if about.st_uid != os.getuid() or about.st_mode & 0o022 or not os.access(folder, os.W_OK):
+        raise PermissionError(f"{folder} is not this user's alone")
+    os.utime(folder)
+    return folder
+
+
+def key() -> str:
+    """Return what machine code depends on: jaxlib's version and the processor's instructions."""
+    lines = Path("/proc/cpuinfo").read_text().splitlines()
+    names = ("model name", "flags", "Features", "CPU part")
+    processor = sorted({line for line in lines if line.startswith(names)})
+    return f"{version('jaxlib')}-{hashlib.sha256(repr(processor).encode()).hexdigest()[:12]}"
+
+
+def _remove_old(parent: Path) -> None:
+    """Remove the folders of other versions and processors that were not used for long."""
+    for folder in parent.iterdir():
+        if time.time() - folder.stat().st_mtime > DAYS * 86400:
+            shutil.rmtree(folder, ignore_errors=True)

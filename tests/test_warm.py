@@ -1,0 +1,530 @@
+"""A warm kernel behaves as a plain one, leaves nothing behind, and gives way where it cannot be."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import psutil
+import pytest
+from jupyter_client import KernelManager
+from jupyter_client.provisioning import KernelProvisionerFactory
+from typer.testing import CliRunner
+
+from quartet.cli import app
+from quartet.warm import client, places, provisioner, server
+from quartet.warm.client import ForkedProcess
+from utils.tracks import ROOT, TRACKS
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not provisioner.can_fork(), reason="kernels are forked on Linux only"),
+]
+each_track = pytest.mark.parametrize("track", TRACKS)
+IMPORT = {name: f"import {track.modules[0].partition('.')[0]}" for name, track in TRACKS.items()}
+
+
+class Kernel:
+    """A kernel as a notebook uses it: run code, get its text; wrong code raises RuntimeError."""
+
+    def __init__(self, folder: Path, env: dict[str, str] | None = None) -> None:
+        self.manager = KernelManager()
+        self.manager.start_kernel(cwd=str(folder), env=dict(os.environ) | (env or {}))
+        self.client = self.manager.client()
+        self.images = 0
+
+    @property
+    def process(self) -> ForkedProcess | subprocess.Popen:
+        return self.manager.provisioner.process
+
+    @property
+    def pid(self) -> int:
+        return self.manager.provisioner.pid
+
+    def run(self, code: str, answer: str | None = None) -> str:
+        """Run a cell; `answer` is what the user types when it asks for input."""
+        texts: list[str] = []
+        if not self.client.channels_running:
+            self.client.start_channels()
+        self.client.wait_for_ready(timeout=90)
+
+        def show(message: dict) -> None:
+            content = message["content"]
+            texts.append(content.get("text", ""))
+            data = content.get("data", {})
+            texts.append(data.get("text/plain", "") if "image/png" not in data else "")
+            self.images += "image/png" in data
+
+        def ask(message: dict) -> None:
+            self.client.input(answer)
+
+        about = {"output_hook": show, "stdin_hook": ask, "timeout": 90}
+        reply = self.client.execute_interactive(code, allow_stdin=answer is not None, **about)
+        if reply["content"]["status"] == "error":
+            raise RuntimeError(f"{reply['content']['ename']}: {reply['content']['evalue']}")
+        return "".join(texts).strip()
+
+    def close(self) -> None:
+        self.client.stop_channels()
+        if self.manager.has_kernel:
+            self.manager.shutdown_kernel(now=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def runtime() -> Iterator[Path]:
+    """Give the tests warm processes of their own, and end them; the folder's name is short."""
+    folder = Path(tempfile.mkdtemp(prefix="warm"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        patch.delenv("QUARTET_WARM", raising=False)
+        factory = KernelProvisionerFactory.instance()
+        patch.setattr(factory, "default_provisioner_name", provisioner.NAME)
+        yield folder
+        pids = [status.pid for status in client.running()]
+        for status in client.running():
+            client.stop(status.socket)
+        _, alive = psutil.wait_procs([psutil.Process(p) for p in pids if psutil.pid_exists(p)], 10)
+        shutil.rmtree(folder)
+    assert not alive, "a warm process outlived the tests"
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Kernel]]:
+    """Return a function that starts a kernel of a track; close those that it started."""
+    with contextlib.ExitStack() as closing:
+
+        def start_one(track: str, env: dict[str, str] | None = None) -> Kernel:
+            kernel = Kernel(ROOT / "notebooks" / track, env)
+            closing.callback(kernel.close)
+            return kernel
+
+        yield start_one
+
+
+def server_of(track: str) -> client.Status:
+    """Return the status of a track's warm process in the tests' environment, which must run."""
+    place = places.address(track, client.interpreter(), os.environ)
+    return next(status for status in client.running() if status.socket == place)
+
+
+def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"not so after {seconds} s"
+        time.sleep(0.05)
+
+
+STATE = """
+import json, logging, os, resource, signal, sys, threading, warnings
+{imports}
+print(json.dumps({{
+    "argv": [sys.argv[0].rpartition("/")[2], *sys.argv[1:2]], "path": sys.path,
+    "cwd": os.getcwd(), "env": sorted(set(os.environ) - {{"QUARTET_WARM"}}), "options": sys.flags,
+    "signals": [str(signal.getsignal(s)) for s in sorted(signal.valid_signals())],
+    "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
+    "filters": sorted(map(str, warnings.filters)),
+    "loggers": [str(logging.getLogger(name).handlers) for name in ("", "absl")],
+    "streams": [str(type(s)) for s in (sys.stdin, sys.stdout, sys.stderr, sys.__stdout__)],
+    "threads": sorted(t.name for t in threading.enumerate() if not t.name.startswith("Thread-")),
+    "limits": [resource.getrlimit(n) for n in range(10)], "umask": os.umask(0o22),
+    "leader": (os.getpid() == os.getpgid(0) == os.getsid(0)),
+    "names": sorted(vars(sys.modules["__main__"])), "recursion": sys.getrecursionlimit(),
+}}))
+"""
+
+
+@each_track
+def test_it_is_as_a_plain_kernel_is(track: str, start: Callable[..., Kernel]) -> None:
+    ahead = ", ".join((*server.COMMON, *TRACKS[track].modules))
+    code = STATE.format(imports=f"import {ahead}")
+    warm, plain = start(track), Kernel(ROOT / "notebooks" / track, {"QUARTET_WARM": "0"})
+    try:
+        assert isinstance(warm.process, ForkedProcess) != isinstance(plain.process, ForkedProcess)
+        of_warm, of_plain = json.loads(warm.run(code)), json.loads(plain.run(code))
+    finally:
+        plain.close()
+    assert [key for key in of_plain if of_warm[key] != of_plain[key]] == []
+    assert server_of(track).threads == 1  # a process with more must not fork
+
+
+def test_the_switch_gives_a_plain_kernel(monkeypatch: pytest.MonkeyPatch, start) -> None:
+    monkeypatch.setenv("QUARTET_WARM", "0")
+    assert isinstance(start("jax").process, subprocess.Popen)
+
+
+def test_a_kernel_outside_the_tracks_is_plain(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path)
+    assert isinstance(kernel.process, subprocess.Popen)
+    kernel.close()
+
+
+STEP = {
+    "keras": "keras.ops.sum(keras.ops.ones((9, 9)))",
+    "pytorch": "torch.ones(9, 9).sum()",
+    "tensorflow": "tensorflow.reduce_sum(tensorflow.ones((9, 9)))",
+    "jax": "jax.numpy.ones((9, 9)).sum()",
+}
+
+
+@each_track
+def test_interrupt_restart_shutdown(track: str, start: Callable[..., Kernel]) -> None:
+    kernel = start(track)
+    assert float(kernel.run(f"{IMPORT[track]}\nx = {STEP[track]}\nprint(float(x))")) == 81
+    with ThreadPoolExecutor() as pool:
+        endless = pool.submit(kernel.run, f"while True: {STEP[track]}")
+        time.sleep(1)
+        kernel.manager.interrupt_kernel()
+        with pytest.raises(RuntimeError, match="KeyboardInterrupt"):
+            endless.result(30)
+    assert kernel.run("print(float(x))") == "81.0"
+
+    before = kernel.pid
+    kernel.manager.restart_kernel(now=False)
+    with pytest.raises(RuntimeError, match="NameError"):
+        kernel.run("x")
+    assert kernel.pid != before and not psutil.pid_exists(before)
+    assert isinstance(kernel.process, ForkedProcess)
+
+    process = kernel.process
+    kernel.manager.shutdown_kernel()
+    assert process.returncode == 0 and not psutil.pid_exists(process.pid)
+
+
+@each_track
+def test_a_crash_is_told_and_the_next_kernel_works(track: str, start) -> None:
+    kernel = start(track)
+    kernel.run("1")
+    kernel.client.execute("import os; os._exit(7)")
+    wait_until(lambda: not kernel.manager.is_alive())
+    assert kernel.process.returncode == 7
+    kernel.manager.restart_kernel(now=True)
+    assert kernel.run("print(1 + 1)") == "2"
+    os.kill(kernel.pid, signal.SIGSEGV)
+    wait_until(lambda: not kernel.manager.is_alive())
+    assert kernel.process.returncode == -signal.SIGSEGV
+
+
+@each_track
+def test_what_a_notebook_does_besides(track: str, start: Callable[..., Kernel]) -> None:
+    kernel = start(track, {"QUARTET_TEST": "from outside"})
+    assert kernel.run("print(input('Who? ') + '!')", "Ada") == "Ada!"
+    assert kernel.run("import os; print(os.environ['QUARTET_TEST'])") == "from outside"
+    kernel.run("%env QUARTET_TEST=from inside")
+    code = "import subprocess; print(subprocess.check_output('echo $QUARTET_TEST', shell=True))"
+    assert "from inside" in kernel.run(code)
+    assert str(Path(sys.prefix)) in kernel.run("%pip --version")
+    kernel.run("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nplt.plot([2, 1]);")
+    assert kernel.images == 2
+    assert kernel.run("import sys; print(sys.executable)") == sys.executable
+    assert kernel.run("%timeit -n1 -r1 pass")
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        kernel.run("1 / 0")
+
+
+def test_the_debugger_answers(start: Callable[..., Kernel]) -> None:
+    kernel = start("pytorch")
+    kernel.run("1")
+    about = {"type": "request", "seq": 1, "command": "debugInfo", "arguments": {}}
+    message = kernel.client.session.msg("debug_request", about)
+    kernel.client.control_channel.send(message)
+    assert kernel.client.get_control_msg(timeout=20)["content"]["success"]
+
+
+TRAIN = {
+    "keras": """
+        import keras, numpy as np
+        class Batches(keras.utils.PyDataset):
+            def __len__(self): return 4
+            def __getitem__(self, index): return np.ones((8, 3)), np.ones((8, 1))
+        model = keras.Sequential([keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        model.fit(Batches(workers=2, use_multiprocessing=False), epochs=2, verbose=0)
+        print(bool(model.evaluate(Batches(workers=2), verbose=0) < 9))
+    """,
+    "pytorch": """
+        import torch
+        from torch.utils.data import DataLoader, TensorDataset
+        rows = TensorDataset(torch.arange(64.0))
+        for method in ("fork", "spawn", None):
+            loader = DataLoader(rows, batch_size=8, num_workers=2, multiprocessing_context=method)
+            total = sum(batch.sum() for batch, in loader)
+        model = torch.nn.Linear(3, 1)
+        optimizer = torch.optim.Adam(model.parameters())
+        model(torch.ones(8, 3)).sum().backward()
+        optimizer.step()
+        torch.set_num_threads(2)
+        print(float(total) == 63 * 32 and bool((torch.ones(999, 999) @ torch.ones(999)).sum() > 0))
+    """,
+    "tensorflow": """
+        import tensorflow as tf
+        rows = tf.data.Dataset.range(64).map(lambda x: x * 2, num_parallel_calls=4)
+        rows = rows.batch(8).prefetch(tf.data.AUTOTUNE)
+        @tf.function
+        def total():
+            result = tf.constant(0, tf.int64)
+            for batch in rows:
+                result += tf.reduce_sum(batch)
+            return result
+        print(int(total()) == 63 * 64)
+    """,
+    "jax": """
+        import os
+        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+        import jax, jax.numpy as jnp
+        from jax.sharding import Mesh, NamedSharding, PartitionSpec
+        mesh = Mesh(jax.devices(), ("rows",))
+        rows = jax.device_put(jnp.arange(8.0), NamedSharding(mesh, PartitionSpec("rows")))
+        print(jax.device_count() == 4 and float(jax.jit(jnp.sum)(rows)) == 28)
+    """,
+}
+
+
+@each_track
+def test_workers_threads_and_devices(track: str, start: Callable[..., Kernel]) -> None:
+    """What starts processes or threads, or counts devices, works in a forked process too."""
+    code = "\n".join(line.removeprefix("        ") for line in TRAIN[track].splitlines())
+    assert start(track).run(code).endswith("True")
+
+
+DRAW = {
+    "keras": "import keras; print(float(keras.random.uniform(())))",
+    "pytorch": "import torch; print(float(torch.rand(())))",
+    "tensorflow": "import tensorflow as tf; print(float(tf.random.uniform(())))",
+    "jax": "import random; print(random.random())",  # JAX itself has no hidden state to share
+}
+DRAW_ALL = "\nimport numpy, random, uuid; print(numpy.random.rand(), random.random(), uuid.uuid4())"
+
+
+@each_track
+def test_two_forks_draw_different_numbers(track: str, start: Callable[..., Kernel]) -> None:
+    first, second = (start(track).run(DRAW[track] + DRAW_ALL).split() for _ in range(2))
+    assert len(first) == 4 and not set(first) & set(second)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_backend_has_its_own_warm_process(backend: str, start: Callable[..., Kernel]) -> None:
+    kernel = start("keras", {"KERAS_BACKEND": backend})
+    assert isinstance(kernel.process, ForkedProcess)
+    assert kernel.run("import keras; print(keras.backend.backend())") == backend
+    assert kernel.run("import sys; print('tensorflow' in sys.modules)") == "False"
+    assert backend in [status.backend for status in client.running()]
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_backend_can_be_chosen_in_the_notebook(backend: str, start) -> None:
+    code = f"import os; os.environ['KERAS_BACKEND'] = '{backend}'\nimport keras.ops\n"
+    code += "print(keras.backend.backend(), type(keras.ops.ones(2)).__module__.partition('.')[0])"
+    framework = {"jax": "jaxlib", "torch": "torch"}[backend]
+    assert start("keras").run(code) == f"{backend} {framework}"
+
+
+def test_variables_of_jax_and_cuda_can_be_set_in_the_notebook(start) -> None:
+    code = "import os; os.environ['JAX_ENABLE_X64'] = '1'; os.environ['JAX_NUM_CPU_DEVICES'] = '3'"
+    code += "\nimport jax.numpy as jnp, jax; print(jnp.ones(2).dtype, jax.device_count())"
+    assert start("jax").run(code) == "float64 3"
+    code = "import torch; print(torch.cuda.device_count())"
+    assert start("pytorch", {"CUDA_VISIBLE_DEVICES": ""}).run(code) == "0"
+
+
+def test_a_module_held_back_is_the_same_module(start: Callable[..., Kernel]) -> None:
+    kernel = start("keras")
+    code = "import sys; print(any(n.startswith('keras') for n in sys.modules))"
+    assert kernel.run(code) == "False"
+    kernel.run("from keras.src import layers; import keras, sys; from keras.src.layers import core")
+    code = "print(keras.layers.Dense is layers.Dense is core.dense.Dense, keras.__spec__.origin)"
+    assert kernel.run(code).startswith("True /")
+    code = "import jax, optax, sys; print(optax._src.base.jax is jax is sys.modules['jax'])"
+    assert start("jax").run(code) == "True"
+
+
+@each_track
+def test_a_lesson_imports_nothing_that_is_not_warm(track: str, start) -> None:
+    """Of what the notebooks of a track import, only what must wait for a kernel is missing."""
+    kernel = start(track)
+    lines = {
+        line.strip()
+        for path in (ROOT / "notebooks" / track).glob("*.ipynb")
+        for cell in json.loads(path.read_text())["cells"]
+        for line in ("".join(cell["source"]).splitlines() if cell["cell_type"] == "code" else ())
+        if line.startswith(("import ", "from ")) and not line.endswith("(")
+    }
+    code = f"import sys\nhad = set(sys.modules)\nfor line in {sorted(lines)!r}: exec(line)\n"
+    code += "import json; print(json.dumps(sorted({m.partition('.')[0] for m in "
+    code += "set(sys.modules) - had if hasattr(sys.modules[m], '__file__')})))"
+    late = set(json.loads(kernel.run(code))) - {"keras", "jax"}  # held back: see shelf.py
+    assert late <= set(sys.stdlib_module_names), f"add {sorted(late)} to Track.modules"
+
+
+def test_nothing_is_left_after_200_starts_and_kills(start, record_property) -> None:
+    kernel = start("jax")
+    warm = psutil.Process(server_of("jax").pid)
+    files, processes = warm.num_fds(), [kernel.pid]
+    for number in range(199):
+        if number % 50 == 0:  # most are killed while they start, some at work
+            kernel.run("import multiprocessing as m; m.Process(target=input).start()")
+        kernel.manager.restart_kernel(now=True)
+        processes.append(kernel.pid)
+    assert server_of("jax").kernels == (kernel.pid,) and warm.num_fds() <= files
+    kernel.close()
+    wait_until(lambda: not server_of("jax").kernels)
+    assert len(set(processes)) == 200
+    assert not [pid for pid in processes if psutil.pid_exists(pid)]
+    assert not warm.children(recursive=True) and server_of("jax").threads == 1
+    record_property("warm kernels: started and killed without an orphan", len(processes))
+
+
+def test_a_kernel_ends_with_who_started_it() -> None:
+    code = "from jupyter_client import KernelManager; import os, time; m = KernelManager()\n"
+    code += f"m.start_kernel(cwd={str(ROOT / 'notebooks' / 'jax')!r})\n"
+    code += "print(m.provisioner.pid, type(m.provisioner.process).__name__, flush=True)\n"
+    code += "time.sleep(99)"
+    env = os.environ | {"JUPYTER_DEFAULT_PROVISIONER_NAME": provisioner.NAME}
+    starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env)
+    pid, kind = starter.stdout.readline().decode().split()
+    assert kind == "ForkedProcess" and psutil.pid_exists(int(pid))
+    starter.kill()
+    starter.wait()
+    wait_until(lambda: not psutil.pid_exists(int(pid)))
+
+
+def test_a_kernel_ends_with_its_warm_process(start: Callable[..., Kernel]) -> None:
+    kernel = start("jax")
+    kernel.run("1")
+    os.kill(server_of("jax").pid, signal.SIGKILL)
+    wait_until(lambda: not kernel.manager.is_alive())
+    wait_until(lambda: not psutil.pid_exists(kernel.pid))
+    kernel.manager.restart_kernel(now=True)
+    assert kernel.run("print(1 + 1)") == "2" and isinstance(kernel.process, ForkedProcess)
+
+
+def test_kernels_that_start_at_once_share_one_process(start: Callable[..., Kernel]) -> None:
+    for status in client.running():
+        client.stop(status.socket)
+    places_of = ROOT / "notebooks" / "pytorch"
+    with ThreadPoolExecutor(4) as pool:
+        kernels = list(pool.map(lambda _: Kernel(places_of), range(4)))
+    assert all(isinstance(kernel.process, ForkedProcess) for kernel in kernels)
+    assert sorted(server_of("pytorch").kernels) == sorted(kernel.pid for kernel in kernels)
+    for kernel in kernels:
+        kernel.close()
+
+
+def test_a_stopped_process_stays_for_its_kernels(start: Callable[..., Kernel]) -> None:
+    kernel = start("jax")
+    kernel.run("x = 1")
+    old = server_of("jax")
+    client.stop(old.socket)
+    assert kernel.run("print(x)") == "1"
+    assert start("jax").run("print(2)") == "2"
+    assert server_of("jax").pid != old.pid
+    kernel.close()
+    wait_until(lambda: not psutil.pid_exists(old.pid))
+
+
+def test_a_change_of_files_ends_it(tmp_path: Path, start: Callable[..., Kernel]) -> None:
+    home = {"HOME": str(tmp_path), "IPYTHONDIR": str(tmp_path)}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path))  # ~/.keras/keras.json is one of the files
+        start("jax", home).run("1")
+        old = server_of("jax")
+        (tmp_path / ".keras").mkdir()
+        (tmp_path / ".keras" / "keras.json").write_text("{}")
+        wait_until(lambda: not old.socket.exists())
+        start("jax", home).run("1")
+        assert server_of("jax").socket != old.socket
+
+
+def test_it_ends_after_a_time_idle(runtime: Path) -> None:
+    socket = runtime / "idle.sock"
+    code = "import sys, quartet.warm.server as s; s.IDLE_SECONDS, s.LOOK_SECONDS = 1, 0.1\n"
+    code += f"s.COMMON, sys.argv = (), ['', 'jax', {str(socket)!r}]; s.main()"
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    wait_until(lambda: client.is_listening(socket))
+    assert process.wait(30) == 0 and not socket.exists()
+
+
+def test_where_it_cannot_be_had_a_plain_kernel_starts(
+    tmp_path: Path, start: Callable[..., Kernel], caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "optax.py").write_text("raise ImportError('a broken package')")
+    logging.getLogger("traitlets").propagate = True
+    with caplog.at_level("WARNING"):
+        kernel = start("jax", {"PYTHONPATH": str(tmp_path)})
+    assert isinstance(kernel.process, subprocess.Popen) and kernel.run("print(1)") == "1"
+    lines = [record.getMessage() for record in caplog.records]
+    assert len(lines) == 1 and lines[0].startswith("A plain kernel starts instead of a warm one:")
+    assert "a broken package" in lines[0]
+
+
+def test_only_this_user_can_ask(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    client.warm("jax")
+    socket = server_of("jax").socket
+    assert socket.parent.stat().st_mode & 0o777 == 0o700 and socket.stat().st_mode & 0o777 == 0o600
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "getuid", lambda: 4711)
+        with pytest.raises(places.WarmError, match="another user listens"):
+            client.stop(socket)
+    socket.parent.chmod(0o755)
+    try:
+        with pytest.raises(places.WarmError, match="only this user can enter"):
+            places.runtime_folder()
+    finally:
+        socket.parent.chmod(0o700)
+
+
+def test_a_request_that_is_none_does_no_harm(start: Callable[..., Kernel]) -> None:
+    client.warm("jax")
+    status = server_of("jax")
+    for message in (b"", b"not JSON", b"{}", b'{"do": "fork"}'):
+        with contextlib.closing(client._connected(status.socket)) as connection:
+            connection.send(message)
+    assert start("jax").run("print(3)") == "3"
+    assert server_of("jax").pid == status.pid
+
+
+def test_the_command_lists_warms_and_stops() -> None:
+    run = CliRunner().invoke
+    assert run(app, ["kernels", "warm", "jax"]).stdout.startswith("jax: ready, ")
+    listed = run(app, ["kernels"]).stdout
+    assert "jax" in listed and "ready" in listed
+    assert "jax: stopped" in run(app, ["kernels", "stop", "jax"]).stdout
+    assert "jax" not in run(app, ["kernels"]).stdout
+    wrong = run(app, ["kernels", "warm", "tensorfow"])
+    assert wrong.exit_code == 1 and "There is no track 'tensorfow'" in wrong.stderr
+
+
+@pytest.mark.parametrize(
+    ("folder", "track"),
+    [
+        ("/course/notebooks/jax", "jax"),
+        ("/course/exercises/keras/mine", "keras"),
+        ("/jax/notebooks/pytorch", "pytorch"),
+        ("/course", None),
+        (None, None),
+    ],
+)
+def test_the_folder_tells_the_track(folder: str | None, track: str | None) -> None:
+    assert places.track_of(folder) == track
+
+
+def test_a_new_package_makes_a_warm_process_out_of_date(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(places.sysconfig, "get_path", lambda name: str(tmp_path))
+    before = places.fingerprint()
+    (tmp_path / "numpy-9.9.dist-info").mkdir()
+    assert places.fingerprint() != before
+
+
+def test_variables_that_are_read_on_import_count() -> None:
+    env = {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "2", "LANG": "C", "JPY_PARENT_PID": "1"}
+    assert set(places.read_on_import(env | {"PATH": "/bin"})) == set(env) - {"JPY_PARENT_PID"}
