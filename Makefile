@@ -27,7 +27,7 @@ build: python ## Build notebooks/, exercises/ and solutions/ from lessons/
 	@$(SETUP) teach
 	@.venv/bin/quartet build
 
-bench: python ## Measure time and memory of every notebook
+bench: python ## Measure kernels and notebooks, warm against plain, into docs/bench/
 	@$(SETUP)
 	@.venv/bin/quartet bench
 

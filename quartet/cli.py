@@ -140,9 +140,9 @@ def record(
 @app.command()
 def bench(
     lessons: Lessons = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often to run each notebook.")] = 3,
+    rounds: Annotated[int, typer.Option(min=1, help="How often to measure each.")] = 5,
 ) -> None:
-    """Measure time and memory of the notebooks in all tracks."""
+    """Measure kernels and notebooks, warm against plain; write docs/bench/."""
     from quartet.bench import bench as measure
 
     typer.echo(f"Written: {measure(lessons or (), rounds)}")

@@ -87,7 +87,8 @@ def runtime() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="warm"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(folder))
-        patch.delenv("QUARTET_WARM", raising=False)
+        for name in ("QUARTET_WARM", "OMP_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL"):
+            patch.delenv(name, raising=False)  # as it is under `make lab`
         factory = KernelProvisionerFactory.instance()
         patch.setattr(factory, "default_provisioner_name", provisioner.NAME)
         yield folder
@@ -126,7 +127,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
 
 
 STATE = """
-import json, logging, os, resource, signal, sys, threading, warnings
+import json, logging, os, resource, signal, sys, threading, threadpoolctl, warnings
 {imports}
 print(json.dumps({{
     "argv": [sys.argv[0].rpartition("/")[2], *sys.argv[1:2]], "path": sys.path,
@@ -139,6 +140,7 @@ print(json.dumps({{
     "threads": sorted(t.name for t in threading.enumerate() if not t.name.startswith("Thread-")),
     "limits": [resource.getrlimit(n) for n in range(10)], "umask": os.umask(0o22),
     "leader": (os.getpid() == os.getpgid(0) == os.getsid(0)),
+    "pools": [(p["user_api"], p["num_threads"]) for p in threadpoolctl.threadpool_info()],
     "names": sorted(vars(sys.modules["__main__"])), "recursion": sys.getrecursionlimit(),
 }}))
 """
@@ -448,7 +450,7 @@ def test_a_change_of_files_ends_it(tmp_path: Path, start: Callable[..., Kernel])
 def test_it_ends_after_a_time_idle(runtime: Path) -> None:
     socket = runtime / "idle.sock"
     code = "import sys, quartet.warm.server as s; s.IDLE_SECONDS, s.LOOK_SECONDS = 1, 0.1\n"
-    code += f"s.COMMON, sys.argv = (), ['', 'jax', {str(socket)!r}]; s.main()"
+    code += f"s.COMMON = (); s.run('jax', {str(socket)!r}, {{}})"
     process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
     wait_until(lambda: client.is_listening(socket))
     assert process.wait(30) == 0 and not socket.exists()

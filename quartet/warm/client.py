@@ -250,7 +250,7 @@ def _connected(place: Path) -> socket.socket:
 
 
 def _start(place: Path, track: str, python: list[str], env: Mapping[str, str]) -> subprocess.Popen:
-    command = [*python, "-m", "quartet.warm.server", track, str(place)]
+    command = [*python, "-m", "quartet.warm", track, str(place)]
     with open(place.with_suffix(".log"), "w") as log:
         process = subprocess.Popen(
             command,

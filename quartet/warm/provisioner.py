@@ -14,6 +14,7 @@ from typing import Any
 
 import psutil
 from jupyter_client import LocalProvisioner
+from jupyter_client.provisioning import KernelProvisionerFactory
 
 from quartet.warm import client
 from quartet.warm.places import WarmError, track_of
@@ -21,12 +22,14 @@ from utils.tracks import TRACKS
 
 BYTES_FOR_ALL = 6 * 2**30  # available; measured: all four take 1.7 GiB
 NAME = "quartet-warm"  # the entry point, in pyproject.toml
-_CHOICE = "JUPYTER_DEFAULT_PROVISIONER_NAME"
 
 
 def use_warm_kernels() -> None:
     """Let the kernels that this process starts be warm, unless another provisioner was chosen."""
-    os.environ.setdefault(_CHOICE, NAME)
+    os.environ.setdefault(KernelProvisionerFactory.default_provisioner_name_env, NAME)
+    # It has read the variable already if this process has looked at a kernel's specification.
+    chosen = os.environ[KernelProvisionerFactory.default_provisioner_name_env]
+    KernelProvisionerFactory.instance().default_provisioner_name = chosen
 
 
 def can_fork() -> bool:

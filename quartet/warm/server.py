@@ -1,7 +1,5 @@
 """The warm process: it imports a framework, runs nothing, and forks itself into kernels.
 
-    python -m quartet.warm.server TRACK SOCKET
-
 It listens before it imports, so that who asks early only waits. It ends after a time idle, when a
 file or package that it imported has changed, or when told; kernels that it forked go on, and it
 stays for them.
@@ -195,41 +193,34 @@ class Server:
         self.listener = None
 
 
-def import_ahead(track: str) -> dict[str, str]:
-    """Import what the notebooks of a track use, under the settings that their kernels have.
-
-    Return the environment variables that were set in doing so, by frameworks and by the settings.
-    """
-    from ipykernel.kernelapp import IPKernelApp
-
-    before = dict(os.environ)
-    app = IPKernelApp()  # only to read the settings: a kernel makes its own
-    for step in (app.init_profile_dir, app.init_config_files, app.load_config_file):
-        step()
+def import_ahead(track: str) -> None:
+    """Import what the notebooks of a track use."""
     # As ipykernel does; the module itself must meet a running kernel when it is first imported.
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
     for module in (*COMMON, *TRACKS[track].modules):
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # collecting garbage in a kernel would copy the pages that it shares
-    return {name: value for name, value in os.environ.items() if before.get(name) != value}
 
 
-def become(kernel: Kernel, variables: dict[str, str]) -> None:
-    """Turn this forked process into a kernel, and stay it to its end."""
+def become(kernel: Kernel, set_since: dict[str, str]) -> None:
+    """Turn this forked process into a kernel, and stay it to its end.
+
+    `set_since` are the variables that settings and frameworks set while they were imported.
+    """
     os.setsid()
     for number, file in enumerate(kernel.files):
         os.dup2(file, number)
     _close(*kernel.files)
     os.chdir(kernel.cwd)
     os.environ.clear()
-    os.environ.update({**variables, **kernel.env})
+    os.environ.update({**set_since, **kernel.env})
     sys.argv = [importlib.util.find_spec(kernel.argv[0]).origin, *kernel.argv[1:]]
     tempfile.tempdir = None
     time.tzset()
     reseed()
     shelf.hold_back()
-    from ipykernel.kernelapp import IPKernelApp
+    from ipykernel.kernelapp import IPKernelApp  # imported ahead
 
     app = IPKernelApp.instance(parent_handle=os.getppid())  # it ends when the warm process does
     app.initialize(kernel.argv[1:])
@@ -244,22 +235,22 @@ def reseed() -> None:
         sys.modules["torch"].seed()
 
 
-def main() -> None:
-    """Be the warm process of a track, and in its forks a kernel."""
-    track, place = sys.argv[1:]
-    if sys.path[0] == os.getcwd():  # `python -m` put it there
-        del sys.path[0]
+def run(track: str, place: str, before: dict[str, str]) -> None:
+    """Be the warm process of a track, and in its forks a kernel.
+
+    Parameters
+    ----------
+    place : path of the socket.
+    before : the environment before the kernels' settings were read.
+    """
     server = Server(Path(place))
     if server.listen():
-        variables = import_ahead(track)
+        import_ahead(track)
+        set_since = {k: v for k, v in os.environ.items() if before.get(k) != v}
         if kernel := server.serve():
-            become(kernel, variables)
+            become(kernel, set_since)
 
 
 def _close(*files: Any) -> None:
     for file in files:
         os.close(file) if isinstance(file, int) else file.close()
-
-
-if __name__ == "__main__":
-    main()

@@ -1,0 +1,119 @@
+"""Make the benchmark's table and plot from its results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from utils.tracks import TRACKS
+
+INTRO = """\
+# What was measured
+
+Made by `make bench`; [results.json](results.json) has each single time. Every number is the median
+of {rounds} rounds ({tree_rounds} over all notebooks), in each of which everything that is compared
+ran once, one after the other. A ratio is the median of the rounds' own ratios. Times depend on the
+machine; the ratios less. Plain kernels have no compile cache either.
+
+{cpus} processors ({machine}), Python {python}, {date}; {versions}.
+
+![Seconds to the framework, and of whole runs of nbval](bench.png)
+"""
+
+
+def table(results: dict[str, Any]) -> str:
+    """Return the page with all tables, as Markdown."""
+    versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
+    more = {"versions": versions, "tree_rounds": len(results["tree"][0]["seconds"])}
+    parts = [INTRO.format(**results | more)]
+    parts += [_starts(results), _memory(results), _lessons(results)]
+    parts += [_runs(results, "tiny", "Eight tiny notebooks through nbval", "3.5 ×")]
+    parts += [_runs(results, "tree", "All notebooks through nbval", "3 ×")]
+    return "\n".join(parts)
+
+
+def plot(results: dict[str, Any], path: Path) -> None:
+    """Draw seconds from a kernel's start to its framework, and of the runs of nbval."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    entries = [(e["track"], e["mode"], median(e["imported"])) for e in results["starts"]]
+    labels = [f"{TRACKS[track].title}, {mode}" for track, mode, _ in entries]
+    colors = [TRACKS[track].color for track, _, _ in entries]
+    bars = left.barh(labels, [seconds for *_, seconds in entries], color=colors)
+    left.bar_label(bars, fmt="%.2f", padding=3)
+    left.set_title("Seconds from a kernel's start to its framework")
+    runs = [(e["run"], median(e["seconds"])) for e in results["tree"]]
+    bars = right.barh(*zip(*runs, strict=True), color="#666666")
+    right.bar_label(bars, fmt="%.1f", padding=3)
+    right.set_title("Seconds of nbval over all notebooks")
+    for axes in (left, right):
+        axes.invert_yaxis()
+        axes.margins(x=0.12)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
+
+
+def _starts(results: dict[str, Any]) -> str:
+    rows, found = [], results["starts"]
+    for plain, warm in zip(found[::2], found[1::2], strict=True):
+        bar = {"pytorch": "4 ×", "jax": "-"}.get(plain["track"], "8 ×")
+        cells = [TRACKS[plain["track"]].title]
+        for key in ("first_line", "imported"):
+            cells += [_seconds(plain[key]), _seconds(warm[key]), _ratio(plain[key], warm[key])]
+        rows.append([*cells, bar, f"{results['warming'][plain['track']]:.1f}"])
+    head = ["track", "first line: plain, s", "warm, s", "sooner"]
+    head += ["framework imported: plain, s", "warm, s", "sooner", "bar", "to warm up, once, s"]
+    return "## From a kernel's start\n\n" + _markdown(head, rows)
+
+
+def _memory(results: dict[str, Any]) -> str:
+    rows, found = [], results["memory"]
+    for plain, warm in zip(found[::2], found[1::2], strict=True):
+        cells = [TRACKS[plain["track"]].title]
+        for key in ("pss_mib", "own_mib"):
+            share = median(w / p for p, w in zip(plain[key], warm[key], strict=True))
+            cells += [f"{median(plain[key]):.0f}", f"{median(warm[key]):.0f}", f"{share:.2f}"]
+        rows.append([*cells[:4], "0.33", *cells[4:]])
+    head = ["track", "plain, MiB", "second warm kernel, MiB", "share", "bar"]
+    head += ["not shared: plain, MiB", "second warm kernel, MiB", "share"]
+    text = "All have imported the same: what a lesson uses. The first columns are the proportional "
+    text += "set size, which counts a page that n processes share as one n-th.\n\n"
+    return "## Memory\n\n" + text + _markdown(head, rows)
+
+
+def _lessons(results: dict[str, Any]) -> str:
+    rows = []
+    found = results["lessons"]
+    for plain, warm, cached in zip(found[::3], found[1::3], found[2::3], strict=True):
+        seconds = [each["seconds"] for each in (plain, warm, cached)]
+        cells = [plain["lesson"], TRACKS[plain["track"]].title, *map(_seconds, seconds)]
+        ratios = [_ratio(seconds[0], each) for each in seconds[1:]]
+        rows.append([*cells, *ratios, str(max(cached["peak_mib"]))])
+    head = ["lesson", "track", "plain, s", "warm, s", "warm with the compile cache, s"]
+    head += ["warm: sooner", "with the cache: sooner", "peak, MiB"]
+    return "## Whole lessons\n\n" + _markdown(head, rows)
+
+
+def _runs(results: dict[str, Any], key: str, title: str, bar: str) -> str:
+    first = results[key][0]["seconds"]
+    rows = [[e["run"], _seconds(e["seconds"]), _ratio(first, e["seconds"])] for e in results[key]]
+    for row in rows:
+        row.append(bar if row[0].startswith("warm") else "-")
+    return f"## {title}\n\n" + _markdown(["kernels", "seconds", "sooner", "bar"], rows)
+
+
+def _seconds(values: Iterable[float]) -> str:
+    return f"{median(values):.2f}"
+
+
+def _ratio(slow: list[float], fast: list[float]) -> str:
+    return f"{median(s / f for s, f in zip(slow, fast, strict=True)):.1f} ×"
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines) + "\n"
