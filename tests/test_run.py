@@ -13,7 +13,6 @@ from typer.testing import CliRunner
 
 from quartet import QuartetError, run
 from quartet import executed as cache
-from quartet.bench import bench
 from quartet.build import build, check
 from quartet.cli import app
 from quartet.executed import executed
@@ -271,21 +270,3 @@ def test_executed_tells_which_cell_failed_and_keeps_nothing(course: Path, edit: 
     with pytest.raises(QuartetError, match="notebooks/jax/01_tiny.ipynb: cell 'add'.*ZeroDivision"):
         executed(course / "notebooks/jax/01_tiny.ipynb")
     assert not list((course / ".quartet/executed").glob("*.ipynb"))
-
-
-def test_bench_measures_in_rounds(built: Path, capsys) -> None:
-    path = bench(rounds=2, root=built)
-    results = json.loads(path.read_text(encoding="utf-8"))
-    assert [each["track"] for each in results["results"]] == list(TRACKS)
-    assert all(len(each["seconds"]) == 2 for each in results["results"])
-    assert min(each["times_fastest"] for each in results["results"]) == 1
-    assert results["cpus"] and results["date"] and "numpy" in results["versions"]
-    assert "median seconds" in capsys.readouterr().out
-
-
-def test_bench_writes_nothing_if_a_notebook_fails(course: Path, edit: Edit) -> None:
-    edit("lesson.md", "total = 1 + 1  # torch", "1 / 0")
-    build(root=course)
-    with pytest.raises(QuartetError, match="01_tiny fails in pytorch"):
-        bench(rounds=1, root=course)
-    assert not (course / "bench").exists()

@@ -140,7 +140,9 @@ print(json.dumps({{
     "threads": sorted(t.name for t in threading.enumerate() if not t.name.startswith("Thread-")),
     "limits": [resource.getrlimit(n) for n in range(10)], "umask": os.umask(0o22),
     "leader": (os.getpid() == os.getpgid(0) == os.getsid(0)),
-    "pools": [(p["user_api"], p["num_threads"]) for p in threadpoolctl.threadpool_info()],
+    "pools": sorted(
+        (p["user_api"], p["num_threads"]) for p in threadpoolctl.threadpool_info()
+    ),
     "names": sorted(vars(sys.modules["__main__"])), "recursion": sys.getrecursionlimit(),
 }}))
 """
@@ -488,7 +490,7 @@ def test_only_this_user_can_ask(runtime: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_request_that_is_none_does_no_harm(start: Callable[..., Kernel]) -> None:
     client.warm("jax")
     status = server_of("jax")
-    for message in (b"", b"not JSON", b"{}", b'{"do": "fork"}'):
+    for message in (b"", b"not JSON", b"[]", b"{}", b'{"do": "fork"}'):
         with contextlib.closing(client._connected(status.socket)) as connection:
             connection.send(message)
     assert start("jax").run("print(3)") == "3"

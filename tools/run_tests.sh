@@ -31,6 +31,7 @@ else
     stage "tests" prove tests
 fi
 
+quartet kernels stop > /dev/null
 if [ -z "$failed" ]; then summary="All stages passed."; else summary="Failed: $failed."; fi
 printf '\n%s\n' "$summary"
 cat "$closing"

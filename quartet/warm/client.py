@@ -119,15 +119,9 @@ def fork(
     WarmError, OSError if there is no warm kernel to be had.
     """
     module = command.index("-m")
-    place = address(track, list(command[:module]), env)
     request = {"do": "fork", "argv": list(command[module + 1 :]), "cwd": cwd, "env": dict(env)}
-    for _ in range(2):  # one that was about to end hangs up; the next is new
-        connection = connect(place, track, list(command[:module]), env)
-        answer = ask(connection, request, files)
-        if answer:
-            return ForkedProcess(connection, answer["pid"])
-        connection.close()
-    raise WarmError(f"the warm process ended: {last_line(place)}")
+    _, connection, answer = _request(request, track, list(command[:module]), env, files)
+    return ForkedProcess(connection, answer["pid"])
 
 
 def warm(track: str, env: Mapping[str, str] = os.environ) -> Status:
@@ -137,19 +131,15 @@ def warm(track: str, env: Mapping[str, str] = os.environ) -> Status:
     ------
     WarmError if it cannot start.
     """
-    python = interpreter()
-    place = address(track, python, env)
-    with connect(place, track, python, env) as connection:
-        answer = ask(connection, {"do": "tell"})
-    if not answer:
-        raise WarmError(f"the warm process ended: {last_line(place)}")
+    place, connection, answer = _request({"do": "tell"}, track, interpreter(), env)
+    connection.close()
     return _status(place, answer)
 
 
 def stop(place: Path) -> None:
     """Tell a warm process to end; kernels that it forked go on until they end themselves."""
     with contextlib.closing(_connected(place)) as connection:
-        send(connection, {"do": "end"})
+        ask(connection, {"do": "end"})  # it answers when nobody finds it any more
 
 
 def running() -> list[Status]:
@@ -235,6 +225,23 @@ def last_line(place: Path) -> str:
         lines = place.with_suffix(".log").read_text(errors="replace").splitlines()
         return next((line.strip() for line in reversed(lines) if line.strip()), "it said nothing")
     return "it said nothing"
+
+
+def _request(
+    request: dict[str, Any],
+    track: str,
+    python: list[str],
+    env: Mapping[str, str],
+    files: Sequence[int] = (),
+) -> tuple[Path, socket.socket, dict[str, Any]]:
+    """Return a warm process's socket, the connection to it, which stays open, and its answer."""
+    place = address(track, python, env)
+    for _ in range(2):  # one that was about to end hangs up; the next is new
+        connection = connect(place, track, python, env)
+        if answer := ask(connection, request, files):
+            return place, connection, answer
+        connection.close()
+    raise WarmError(f"the warm process ended: {last_line(place)}")
 
 
 def _connected(place: Path) -> socket.socket:

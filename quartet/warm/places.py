@@ -19,7 +19,7 @@ from utils.tracks import ROOT, TRACKS
 # that differ in one of them are not forked from the same process.
 _READ_ON_IMPORT = re.compile(
     r"(CUDA|GOMP|JAX|KERAS|KMP|LD|LC|MALLOC|MKL|MPL|NCCL|NUMEXPR|NVIDIA|OMP|OPENBLAS|PYTHON|PYTORCH"
-    r"|QUARTET|TF|TORCH|XLA)[A-Z0-9_]*|HOME|LANG|TMPDIR"
+    r"|QUARTET_JIT|TF|TORCH|XLA)[A-Z0-9_]*|HOME|LANG|TMPDIR"
 )
 
 
@@ -86,9 +86,17 @@ def fingerprint() -> str:
     """Return what changes when a package, a shared helper or a kernel's settings change."""
     digest = hashlib.sha256()
     for path in sorted(_watched()):
-        about = path.stat() if path.exists() else None
-        digest.update(f"{path} {about and (about.st_mtime_ns, about.st_size)}\n".encode())
+        digest.update(f"{path} {_when(path)}\n".encode())
     return digest.hexdigest()
+
+
+def _when(path: Path) -> tuple[int, int] | None:
+    """Return a file's time and size, None if it is not there (any more: pip may be at work)."""
+    try:
+        about = path.stat()
+    except OSError:
+        return None
+    return about.st_mtime_ns, about.st_size
 
 
 def _watched() -> list[Path]:

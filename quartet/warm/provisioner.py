@@ -9,7 +9,6 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -66,7 +65,7 @@ class WarmProvisioner(LocalProvisioner):
         kwargs["env"] = dict(kwargs.get("env") or os.environ)
         if track and not can_fork():
             self.log.info("A plain kernel starts: on %s it cannot be forked", sys.platform)
-        elif track and are_wanted(kwargs["env"]) and is_ours(cmd):
+        elif track and are_wanted(kwargs["env"]) and is_ours(cmd) and not outlives(kwargs):
             try:
                 await self._launch_warm(track, cmd, **kwargs)
                 return self.connection_info
@@ -87,7 +86,13 @@ class WarmProvisioner(LocalProvisioner):
 
 def is_ours(cmd: list[str]) -> bool:
     """Return whether a command starts an IPython kernel with this Python."""
-    return "ipykernel_launcher" in cmd and Path(cmd[0]).resolve() == Path(sys.executable).resolve()
+    same = os.path.abspath(cmd[0]) == os.path.abspath(sys.executable)  # a link tells environments
+    return same and "ipykernel_launcher" in cmd
+
+
+def outlives(kwargs: dict[str, Any]) -> bool:
+    """Return whether a kernel is to go on without who started it, which a warm one does not."""
+    return bool(kwargs.get("independent"))
 
 
 def _descriptor(kwargs: dict[str, Any], name: str) -> int:

@@ -105,7 +105,7 @@ class Server:
                 raise PermissionError(f"user {peer(connection)[1]} is not this user")
             message, files, *_ = socket.recv_fds(connection, LONGEST_MESSAGE, 3)
             return self._answer(connection, json.loads(message), files)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             print(f"A request failed: {error!r}", flush=True)
             _close(connection, *files)
         return None
@@ -181,7 +181,9 @@ class Server:
 
     def _is_reachable(self) -> bool:
         """Return whether the socket is still where clients look for it."""
-        return self.place.exists() and self.place.stat().st_ino == self.inode
+        with contextlib.suppress(OSError):
+            return self.place.stat().st_ino == self.inode
+        return False
 
     def _retire(self) -> None:
         """Fork no more, so that a new process can take this one's place."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -20,30 +20,28 @@ from typing import Any
 class Shelf(MetaPathFinder, Loader):
     """One package that is held back until it is imported."""
 
-    def __init__(self, package: str, adapt: Callable[[Shelf, dict[str, str]], None]) -> None:
+    def __init__(self, package: str, adapt: Callable[[dict[str, str]], None] | None) -> None:
         """Take a package's modules off `sys.modules`.
 
         Parameters
         ----------
-        adapt : called with the changed variables, if there are any, when the package is imported.
+        adapt : called with the variables that have changed, if any have, once the package is back;
+            None if it is to be imported from its files anew instead.
         """
         self.package, self.adapt = package, adapt
-        self.before = self._variables(os.environ)
+        self.before = self._variables()
         mine = [name for name in sys.modules if name.partition(".")[0] == package]
         self.modules: dict[str, ModuleType] = {name: sys.modules.pop(name) for name in mine}
+        self.spec = self.modules[package].__spec__
         sys.meta_path.insert(0, self)
 
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> ModuleSpec | None:
-        """Say that this loads the package, when it is imported for the first time."""
+        """Say what loads the package, when it is imported for the first time."""
         if name != self.package:
             return None
         sys.meta_path.remove(self)
-        now = self._variables(os.environ)
-        if changed := {name: now[name] for name in now if now[name] != self.before.get(name)}:
-            self.adapt(self, changed)
-        if name not in self.modules:
+        if self._changed() and not self.adapt:
             return importlib.util.find_spec(name)
-        self.spec = self.modules[name].__spec__
         return ModuleSpec(name, self, is_package=True)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
@@ -52,26 +50,28 @@ class Shelf(MetaPathFinder, Loader):
         return self.modules[self.package]
 
     def exec_module(self, module: ModuleType) -> None:
-        """Do nothing but undo what the import has written on the module."""
+        """Undo what the import has written on the module, and heed variables that have changed."""
         module.__spec__ = self.spec
+        if changed := self._changed():
+            self.adapt(changed)
 
-    def _variables(self, env: Mapping[str, str]) -> dict[str, str]:
+    def _changed(self) -> dict[str, str]:
+        now = self._variables()
+        return {name: value for name, value in now.items() if value != self.before.get(name)}
+
+    def _variables(self) -> dict[str, str]:
         prefix = f"{self.package.upper()}_"
-        return {name: value for name, value in env.items() if name.startswith(prefix)}
+        return {name: value for name, value in os.environ.items() if name.startswith(prefix)}
 
 
-def import_anew(shelf: Shelf, changed: dict[str, str]) -> None:
-    """Forget the modules, so that the package is imported from its files: it is pure Python."""
-    shelf.modules.clear()
+def set_jax_options(changed: dict[str, str]) -> None:
+    """Set the options of JAX that it reads from variables: it cannot be imported twice."""
+    import jax
 
-
-def set_jax_options(shelf: Shelf, changed: dict[str, str]) -> None:
-    """Set the options of JAX that are read from variables: the package cannot be imported twice."""
-    config = shelf.modules["jax"].config
     for name, value in changed.items():
         option = name.lower()
-        if option in config.values:
-            config.update(option, _as(config.values[option], value))
+        if option in jax.config.values:
+            jax.config.update(option, _as(jax.config.values[option], value))
 
 
 def _as(like: object, value: str) -> object:
@@ -81,7 +81,7 @@ def _as(like: object, value: str) -> object:
     return type(like)(value) if isinstance(like, int | float) else value
 
 
-PACKAGES = {"keras": import_anew, "jax": set_jax_options}
+PACKAGES = {"keras": None, "jax": set_jax_options}  # Keras is pure Python
 
 
 def hold_back() -> None:

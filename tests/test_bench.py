@@ -1,0 +1,88 @@
+"""The benchmark measures what it says, and its page shows what was measured."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from rich.progress import Progress
+
+from quartet import QuartetError
+from quartet.bench import about, measure, page
+from quartet.build import build
+from quartet.run import find_notebooks
+from utils.tracks import ROOT, TRACKS
+
+QUIET = Progress(disable=True)
+
+
+def results() -> dict:
+    """Return made-up results in the shape of real ones: warm takes a tenth, or a fifth."""
+    pairs = [(track, mode) for track in TRACKS for mode in ("plain", "warm")]
+    first = {"plain": [1.0, 1.0], "warm": [0.1, 0.2]}
+    starts = [
+        {"track": t, "mode": m, "first_line": first[m], "imported": first[m]} for t, m in pairs
+    ]
+    memory = [{"track": t, "mode": m, "pss_mib": first[m], "own_mib": first[m]} for t, m in pairs]
+    lessons = [
+        {"lesson": "03", "track": "jax", "mode": m, "seconds": [s, s], "peak_mib": [9]}
+        for m, s in (("plain", 8.0), ("warm", 4.0), ("warm, cached", 2.0))
+    ]
+    runs = [{"run": "plain", "seconds": [9.0]}, {"run": "warm, two at a time", "seconds": [3.0]}]
+    warming = dict.fromkeys(TRACKS, 5.0)
+    found = {"starts": starts, "memory": memory, "lessons": lessons, "warming": warming}
+    return about(2) | found | {"tiny": runs, "tree": runs}
+
+
+def test_the_page_shows_medians_and_the_median_of_ratios(tmp_path: Path) -> None:
+    text = page.table(results())
+    assert "| Keras | 1.00 | 0.15 | 7.5 × | 1.00 | 0.15 | 7.5 × | 8 × | 5.0 |" in text
+    assert "| 03 | JAX | 8.00 | 4.00 | 2.00 | 2.0 × | 4.0 × | 9 |" in text
+    assert text.count("| warm, two at a time | 3.00 | 3.0 × |") == 2
+    page.plot(results(), tmp_path / "bench.png")
+    assert (tmp_path / "bench.png").stat().st_size > 10_000
+
+
+def test_the_page_in_the_docs_is_made_from_its_results() -> None:
+    folder = ROOT / "docs" / "bench"
+    found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
+    assert page.table(found) == (folder / "README.md").read_text(encoding="utf-8")
+    assert found["rounds"] >= 5
+
+
+@pytest.mark.slow
+def test_a_kernel_is_timed_and_weighed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(measure, "TRACKS", {"jax": TRACKS["jax"]})
+    plain, warm = measure.starts(1, QUIET)
+    assert (plain["mode"], warm["mode"]) == ("plain", "warm")
+    assert 0 < plain["first_line"][0] < plain["imported"][0]
+    plain, warm = measure.memory(1, QUIET)
+    assert warm["own_mib"][0] < warm["pss_mib"][0] < plain["pss_mib"][0]
+    assert "QUARTET_WARM" not in os.environ
+
+
+@pytest.mark.slow
+def test_lessons_are_timed_in_each_mode(course: Path) -> None:
+    build(root=course)
+    found = measure.lessons(find_notebooks((), ["jax", "keras"], root=course), 2, QUIET)
+    assert [(e["track"], e["mode"]) for e in found] == [
+        (track, mode) for track in ("keras", "jax") for mode in measure.MODES
+    ]
+    assert all(len(each["seconds"]) == len(each["peak_mib"]) == 2 for each in found)
+
+
+@pytest.mark.slow
+def test_a_notebook_that_fails_ends_it(
+    course: Path, edit: Callable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit("lesson.md", "total = 1 + 1  # jax", "1 / 0")
+    build(root=course)
+    sources = find_notebooks((), ["jax"], root=course)
+    with pytest.raises(QuartetError, match="01_tiny fails in jax: .*ZeroDivisionError"):
+        measure.lessons(sources, 1, QUIET)
+    monkeypatch.setattr(measure, "RUNS", {"warm": ("warm", 0)})
+    with pytest.raises(QuartetError, match="(?s)nbval fails: .*ZeroDivisionError"):
+        measure.tree(sources, 1, QUIET)
