@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -129,6 +130,16 @@ def _click_run_all(page) -> bool:
     return any(text.strip("[] :") for text in prompts.all_inner_texts())
 
 
+def _is_told(page, text: str) -> bool:
+    """Click Run All Cells; return whether JupyterLab then shows a text."""
+    from playwright.sync_api import TimeoutError as NotSeen
+
+    _click_run_all(page)
+    with contextlib.suppress(NotSeen):
+        page.get_by_text(text).wait_for(timeout=20_000)
+    return page.get_by_text(text).is_visible()
+
+
 def test_start_opens_with_its_table_of_lessons(page) -> None:
     page.wait_for_selector(".jp-Notebook a:has-text('exercises')", timeout=30_000)
     assert not page.get_by_text(
@@ -165,8 +176,7 @@ def test_a_crash_is_shown_and_the_kernel_restarts(page, lab: str, course: Path) 
     _wait(lambda: _is_ready(_kernel(lab, path)), 60)
     forked = {pid for status in client.running() for pid in status.kernels}
     assert forked, "the kernel is not a warm one"
-    _wait(lambda: _click_run_all(page), 60)
-    page.get_by_text("appears to have died. It will restart automatically").wait_for()
+    _wait(lambda: _is_told(page, "appears to have died. It will restart automatically"), 90)
     page.get_by_role("button", name="Ok", exact=True).click()
     _wait(lambda: _is_ready(_kernel(lab, path)), 60)
     assert {pid for status in client.running() for pid in status.kernels} - forked

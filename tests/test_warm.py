@@ -379,7 +379,8 @@ def test_nothing_is_left_after_200_starts_and_kills(start, record_property) -> N
             kernel.run("import multiprocessing as m; m.Process(target=input).start()")
         kernel.manager.restart_kernel(now=True)
         processes.append(kernel.pid)
-    assert server_of("jax").kernels == (kernel.pid,) and warm.num_fds() <= files
+    assert server_of("jax").kernels == (kernel.pid,)
+    assert warm.num_fds() < files + 10  # a leak would be of 200
     kernel.close()
     wait_until(lambda: not server_of("jax").kernels)
     assert len(set(processes)) == 200
