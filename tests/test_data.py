@@ -62,16 +62,29 @@ def test_one_changed_byte_is_noticed(folder: Path, at: int) -> None:
 
 def test_every_data_set_is_described_with_its_checksum() -> None:
     page = (DATA / "README.md").read_text(encoding="utf-8")
-    index = data._index(DATA)
-    for name in data.names():
-        assert f"`{index[name]['file']}`" in page or f"## {name}" in page
-    assert index["fashion_mnist"]["sha256"] in page
+    for name, entry in data._index(DATA).items():
+        assert f"`{entry['file']}`" in page or f"## {name}" in page
+        assert entry["sha256"] in page or "not in git" in entry["recipe"]
 
 
-def test_the_recipe_refuses_a_wrong_folder(tmp_path: Path) -> None:
-    script = [sys.executable, str(DATA / "make_fashion_mnist.py")]
-    done = subprocess.run([*script, str(tmp_path)], capture_output=True, text=True, check=False)
-    assert done.returncode == 1 and "does not hold the package's files" in done.stderr
+def test_a_table_has_its_columns_with_what_is_missing() -> None:
+    penguins, concrete = data.load("penguins"), data.load("concrete")
+    assert len(penguins.arrays) == 8 and len(concrete.arrays) == 10
+    assert set(penguins["sex"]) == {"female", "male", ""} and (penguins["sex"] == "").sum() == 11
+    assert np.isnan(penguins["body_mass_g"]).sum() == 2 and penguins["year"].dtype == np.float64
+    assert len(np.unique(concrete["mix_id"])) == 427 and len(concrete["age"]) == 1030
+
+
+def test_a_text_comes_line_by_line() -> None:
+    lines = data.load("austen")["lines"]
+    assert lines[0] == "PRIDE AND PREJUDICE" and len(lines) == 12_846
+
+
+@pytest.mark.parametrize("script", ["make_fashion_mnist.py", "make_tables.py"])
+def test_the_recipe_refuses_a_wrong_folder(script: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(DATA / script), str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1 and "does not hold" in done.stderr
 
 
 @pytest.mark.skipif(not DEBIAN.is_dir(), reason="Debian's dataset-fashion-mnist is not installed")

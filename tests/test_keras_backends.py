@@ -25,8 +25,9 @@ def test_the_lesson_gives_the_same_numbers(lesson, backend, monkeypatch, record_
     assert execute(notebook, path.parent, timeout=300).error == ""
     assert f"on the {backend} backend" in nbformat.writes(notebook)
     mine, theirs = parity.read_records(notebook), parity.read_records(usual)
-    gap = parity.difference(mine["loss"], theirs["loss"])
-    record_property(f"{lesson}: Keras on {backend}, difference in loss", f"{gap:.1e}")
+    if "loss" in mine:
+        gap = parity.difference(mine["loss"], theirs["loss"])
+        record_property(f"{lesson}: Keras on {backend}, difference in loss", f"{gap:.1e}")
     assert parity.disagreements(mine, theirs, parity.read_tolerances(usual)) == {}
 
 

@@ -165,6 +165,7 @@ def test_an_untouched_exercise_answers_at_once(page, lab: str, course: Path) -> 
     assert len(found) == 5 and all(entry["points"] < entry["max_points"] for entry in found)
 
 
+@pytest.mark.skipif(not provisioner.can_fork(), reason="kernels are forked on Linux only")
 def test_a_crash_is_shown_and_the_kernel_restarts(page, lab: str, course: Path) -> None:
     path = "notebooks/pytorch/crash.ipynb"
     cells = [nbformat.v4.new_code_cell("import os; os._exit(1)")]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import re
+import tomllib
+from typing import Any
 
 import nbformat
 import pytest
@@ -17,37 +20,21 @@ from utils.tracks import ROOT, TRACKS
 
 pytestmark = pytest.mark.slow
 LESSONS = lesson_names()
+IMPORTS = re.compile(r"^from utils import .*\bparity\b", re.MULTILINE)
 PAIRS = list(itertools.combinations(TRACKS, 2))
 
-# Each control plants one difference in one track: name -> (code to run after the imports,
-# the results in which it must be found).
-CONTROLS = {
-    "a matrix is reshaped instead of transposed": (
-        "right = parity.dense_weights\n"
-        "parity.dense_weights = lambda *args, **named: [\n"
-        "    (W.T.reshape(W.shape), b) for W, b in right(*args, **named)\n"
-        "]",
-        {"hidden", "logits", "gradient_W1", "after_ten_W1", "loss"},
-    ),
-    "two batches change places": (
-        "right = parity.batch_order\n"
-        "def swapped(*args):\n"
-        "    order = right(*args)\n"
-        "    order[0, [4, 5]] = order[0, [5, 4]]\n"
-        "    return order\n"
-        "parity.batch_order = swapped",
-        {"loss"},
-    ),
-    "one weight of 100,352 is off by a ten-thousandth": (
-        "right = parity.dense_weights\n"
-        "def nudged(*args, **named):\n"
-        "    layers = right(*args, **named)\n"
-        "    layers[0][0][400 % len(layers[0][0]), 0] += 1e-4\n"
-        "    return layers\n"
-        "parity.dense_weights = nudged",
-        {"hidden", "after_ten_W1"},
-    ),
-}
+
+def controls(lesson: str) -> list[dict[str, Any]]:
+    """Return the differences that the lesson's controls.toml plants."""
+    path = ROOT / "lessons" / lesson / "controls.toml"
+    return tomllib.loads(path.read_text(encoding="utf-8"))["control"] if path.is_file() else []
+
+
+CONTROLS = [
+    pytest.param(lesson, control, id=f"{lesson}: {control['about']}")
+    for lesson in LESSONS
+    for control in controls(lesson)
+]
 
 
 def notebook(lesson: str, track: str) -> NotebookNode:
@@ -86,20 +73,22 @@ def test_the_numbers_in_git_still_hold(lesson: str, track: str) -> None:
     assert parity.disagreements(parity.read_records(run), stored, rounding) == {}
 
 
-@pytest.mark.parametrize("planted", CONTROLS)
-def test_a_planted_difference_is_found(planted: str, record_property) -> None:
-    lesson, (code, where) = "03_dense_layers", CONTROLS[planted]
-    path = ROOT / "notebooks" / "pytorch" / f"{lesson}.ipynb"
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_each_lesson_plants_a_difference(lesson: str) -> None:
+    assert controls(lesson), f"lessons/{lesson}/controls.toml plants none: see CONTRIBUTING.md"
+
+
+@pytest.mark.parametrize(("lesson", "control"), CONTROLS)
+def test_a_planted_difference_is_found(lesson: str, control, record_property) -> None:
+    path = ROOT / "notebooks" / control["track"] / f"{lesson}.ipynb"
     spoiled = nbformat.read(path, as_version=4)
-    imports = next(
-        i for i, cell in enumerate(spoiled.cells) if "import data, parity" in cell.source
-    )
-    spoiled.cells.insert(imports + 1, new_code_cell(code))
+    imports = next(i for i, c in enumerate(spoiled.cells) if IMPORTS.search(c.source))
+    spoiled.cells.insert(imports + 1, new_code_cell(control["code"]))
     outcome = execute(spoiled, path.parent, timeout=300)
     assert not outcome.error or "AssertionError" in outcome.error, outcome.error
-    right = notebook(lesson, "jax")
+    right = notebook(lesson, next(track for track in TRACKS if track != control["track"]))
     found = parity.disagreements(
         parity.read_records(spoiled), parity.read_records(right), parity.read_tolerances(right)
     )
-    record_property(f"control: {planted}", f"found in {len(found)} results")
-    assert where <= set(found)
+    record_property(f"{lesson}, control: {control['about']}", f"found in {len(found)} results")
+    assert set(control["found_in"]) <= set(found)

@@ -31,7 +31,7 @@ else
     stage "tests" prove tests
 fi
 
-quartet kernels stop > /dev/null
+quartet kernels stop > /dev/null 2>&1 # on Linux only there are any
 if [ -z "$failed" ]; then summary="All stages passed."; else summary="Failed: $failed."; fi
 printf '\n%s\n' "$summary"
 cat "$closing"

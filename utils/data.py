@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +14,7 @@ import numpy as np
 from utils.tracks import ROOT
 
 DATA = ROOT / "data"
+MISSING = "NA"  # how a table says that a value is not known
 
 
 class DataError(RuntimeError):
@@ -53,7 +56,9 @@ def load(name: str, folder: Path = DATA) -> Dataset:
 
     Returns
     -------
-    Dataset with the file's arrays; see `data/README.md` for their shapes and dtypes.
+    Dataset with the file's arrays; see `data/README.md` for their shapes and dtypes. A table (CSV)
+    has one array for each column: float64 with NaN where a number is missing, or str with "" where
+    a text is. A text file has one array, `lines`, of str.
 
     Raises
     ------
@@ -65,11 +70,39 @@ def load(name: str, folder: Path = DATA) -> Dataset:
     entry = index[name]
     path = folder / entry["file"]
     _verify(path, entry)
-    with np.load(path, allow_pickle=False) as file:
-        arrays = {key: file[key] for key in file.files}
+    arrays = _READERS[path.suffix](path)
     classes = tuple(str(label) for label in arrays.pop("classes", ()))
     about = {key: entry[key] for key in ("title", "origin", "license", "sha256")}
     return Dataset(name=name, arrays=arrays, classes=classes, **about)
+
+
+def _read_npz(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return {key: file[key] for key in file.files}
+
+
+def _read_csv(path: Path) -> dict[str, np.ndarray]:
+    with path.open(encoding="utf-8", newline="") as file:
+        header, *rows = csv.reader(file)
+    return {
+        name: _column(cells) for name, cells in zip(header, zip(*rows, strict=True), strict=True)
+    }
+
+
+def _column(cells: Sequence[str]) -> np.ndarray:
+    """Return the cells as numbers if all of them are numbers or missing, else as text."""
+    cells = ["" if cell == MISSING else cell for cell in cells]
+    try:
+        return np.array([float(cell or "nan") for cell in cells])
+    except ValueError:
+        return np.array(cells)
+
+
+def _read_text(path: Path) -> dict[str, np.ndarray]:
+    return {"lines": np.array(path.read_text(encoding="utf-8").splitlines())}
+
+
+_READERS = {".npz": _read_npz, ".csv": _read_csv, ".txt": _read_text}
 
 
 def _index(folder: Path) -> dict[str, dict[str, str]]:

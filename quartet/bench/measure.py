@@ -85,19 +85,12 @@ def warming(progress: Progress) -> dict[str, float]:
 
 def starts(rounds: int, progress: Progress) -> list[dict[str, Any]]:
     """Time, per track and mode, a kernel from its start to a first line and to its framework."""
-    task = progress.add_task("kernel starts", total=rounds * len(TRACKS) * 2)
-    found = [
-        {"track": track, "mode": mode, "first_line": [], "imported": []}
-        for track in TRACKS
-        for mode in ("plain", "warm")
-    ]
-    for _ in range(rounds):
-        for each in found:
-            framework = TRACKS[each["track"]].modules[0]
-            with _kernel(each["track"], each["mode"], framework) as (first_line, imported, _):
-                each["first_line"].append(round(first_line, 3))
-                each["imported"].append(round(imported, 3))
-            progress.advance(task)
+    found = _entries("first_line", "imported")
+    for each in _in_rounds(found, "kernel starts", rounds, progress):
+        framework = TRACKS[each["track"]].modules[0]
+        with _kernel(each["track"], each["mode"], framework) as (first_line, imported, _):
+            each["first_line"].append(round(first_line, 3))
+            each["imported"].append(round(imported, 3))
     return found
 
 
@@ -107,21 +100,14 @@ def memory(rounds: int, progress: Progress) -> list[dict[str, Any]]:
     All have imported the same: what the lessons of a track use. `pss_mib` counts a page that n
     processes share as one n-th of a page, `own_mib` (USS) not at all.
     """
-    task = progress.add_task("memory", total=rounds * len(TRACKS) * 2)
-    found = [
-        {"track": track, "mode": mode, "pss_mib": [], "own_mib": []}
-        for track in TRACKS
-        for mode in ("plain", "warm")
-    ]
-    for _ in range(rounds):
-        for each in found:
-            track, mode = each["track"], each["mode"]
-            modules = ", ".join((*COMMON, *TRACKS[track].modules))
-            with _kernel(track, "warm", modules), _kernel(track, mode, modules) as (*_, pid):
-                about = psutil.Process(pid).memory_full_info()
-            each["pss_mib"].append(round(about.pss / MIB, 1))
-            each["own_mib"].append(round(about.uss / MIB, 1))
-            progress.advance(task)
+    found = _entries("pss_mib", "own_mib")
+    for each in _in_rounds(found, "memory", rounds, progress):
+        track, mode = each["track"], each["mode"]
+        modules = ", ".join((*COMMON, *TRACKS[track].modules))
+        with _kernel(track, "warm", modules), _kernel(track, mode, modules) as (*_, pid):
+            about = psutil.Process(pid).memory_full_info()
+        each["pss_mib"].append(round(about.pss / MIB, 1))
+        each["own_mib"].append(round(about.uss / MIB, 1))
     return found
 
 
@@ -133,23 +119,20 @@ def lessons(sources: list[Path], rounds: int, progress: Progress) -> list[dict[s
     QuartetError if one fails.
     """
     use_warm_kernels()
-    found = [
-        {"lesson": s.stem, "track": s.parent.name, "mode": mode, "seconds": [], "peak_mib": []}
-        for s in sources
+    paths = {(path.stem, path.parent.name): path for path in sources}
+    found: list[dict[str, Any]] = [
+        {"lesson": lesson, "track": track, "mode": mode, "seconds": [], "peak_mib": []}
+        for lesson, track in paths
         for mode in MODES
     ]
-    task = progress.add_task("lessons", total=rounds * len(found))
     with tempfile.TemporaryDirectory() as out, Progress(disable=True) as quiet:
-        for number in range(rounds * len(found)):
-            each = found[number % len(found)]
-            source = sources[number % len(found) // len(MODES)]
+        for each in _in_rounds(found, "lessons", rounds, progress):
             with _told(each["mode"]):
-                ran = run_notebook(source, Path(out), quiet)
+                ran = run_notebook(paths[each["lesson"], each["track"]], Path(out), quiet)
             if ran.outcome.error:
                 raise QuartetError(f"{ran.lesson} fails in {ran.track}: {ran.outcome.error}")
             each["seconds"].append(round(ran.outcome.seconds, 3))
             each["peak_mib"].append(round(ran.outcome.peak_mib))
-            progress.advance(task)
     return found
 
 
@@ -168,6 +151,23 @@ def tiny(rounds: int, progress: Progress) -> list[dict[str, Any]]:
 def tree(sources: list[Path], rounds: int, progress: Progress) -> list[dict[str, Any]]:
     """Time nbval over the notebooks, all of them in one run, in each kind of run."""
     return _nbval_in_rounds("all notebooks", sources, min(rounds, TREE_ROUNDS), progress)
+
+
+def _entries(*keys: str) -> list[dict[str, Any]]:
+    """Return an entry per track for a plain and for a warm kernel, with an empty list per key."""
+    pairs = [(track, mode) for track in TRACKS for mode in ("plain", "warm")]
+    return [{"track": track, "mode": mode} | {key: [] for key in keys} for track, mode in pairs]
+
+
+def _in_rounds(
+    found: list[dict[str, Any]], what: str, rounds: int, progress: Progress
+) -> Iterator[dict[str, Any]]:
+    """Give each entry once in each round, and show how far it is."""
+    task = progress.add_task(what, total=rounds * len(found))
+    for _ in range(rounds):
+        for each in found:
+            yield each
+            progress.advance(task)
 
 
 @contextmanager
@@ -199,11 +199,8 @@ def _nbval_in_rounds(
     what: str, paths: list[Any], rounds: int, progress: Progress
 ) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = [{"run": name, "seconds": []} for name in RUNS]
-    task = progress.add_task(what, total=rounds * len(found))
-    for _ in range(rounds):
-        for each in found:
-            each["seconds"].append(_nbval(*RUNS[each["run"]], paths))
-            progress.advance(task)
+    for each in _in_rounds(found, what, rounds, progress):
+        each["seconds"].append(_nbval(*RUNS[each["run"]], paths))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 from collections.abc import Iterable
 
 import psutil
@@ -13,6 +14,7 @@ from quartet import QuartetError
 from quartet.warm import client
 from quartet.warm.client import Status
 from quartet.warm.places import WarmError
+from quartet.warm.provisioner import can_fork
 from utils.tracks import TRACKS
 
 MIB = 2**20
@@ -20,6 +22,7 @@ MIB = 2**20
 
 def show() -> None:
     """Print a table of the warm processes and of the kernels that were forked from each."""
+    _check_platform()
     found = client.running()
     if not found:
         print(
@@ -78,7 +81,13 @@ def memory(pid: int) -> str:
         return "-"
 
 
+def _check_platform() -> None:
+    if not can_fork():
+        raise QuartetError(f"Kernels are forked on Linux only; on {sys.platform} they are plain.")
+
+
 def _known(tracks: Iterable[str]) -> list[str]:
+    _check_platform()
     wanted = list(tracks) or list(TRACKS)
     for track in wanted:
         if track not in TRACKS:
