@@ -111,6 +111,7 @@ def notebook(course: Course, lesson: Lesson, track: str, kind: str) -> NotebookN
         exercises.hand_out(built)
     elif kind == "solution":
         exercises.keep_solutions(built)
+        exercises.remember(built, notebook(course, lesson, track, "exercise"))
     return built
 
 

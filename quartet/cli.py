@@ -20,6 +20,25 @@ Tracks = Annotated[
     typer.Argument(metavar="TRACK", help="keras, pytorch, tensorflow or jax. None: all."),
 ]
 
+Lesson = Annotated[str, typer.Argument(metavar="LESSON", help="As 03 or 03_dense_layers.")]
+Exercise = Annotated[str, typer.Argument(metavar="EXERCISE", help="As check cells name it.")]
+OneTrack = Annotated[
+    str,
+    typer.Option("--track", "-t", help="keras, pytorch, tensorflow or jax.", show_default=False),
+]
+
+Out = Annotated[Path, typer.Option(help="Folder for the results.")]
+Settings = Annotated[
+    Path | None, typer.Option(help="TOML file with due dates and weights: docs/grading.md.")
+]
+Sandbox = Annotated[
+    bool,
+    typer.Option("--sandbox/--no-sandbox", help="Without: learners' code has all your rights."),
+]
+Scheduler = Annotated[
+    str | None, typer.Option(help="Spread the work over a Dask cluster: tcp://HOST:PORT.")
+]
+
 Kind = Literal["notebook", "solution"]
 
 TEACH = ("jupytext", "nbgrader")  # the extra that building needs and learning does not
@@ -125,6 +144,93 @@ def run(
 
 
 @app.command()
+def check(
+    lessons: Lessons = None,
+    track: Annotated[
+        list[str] | None, typer.Option("--track", "-t", help="A track; can be repeated. None: all.")
+    ] = None,
+) -> None:
+    """Grade your own exercises with other inputs than the notebook's; show the points."""
+    from quartet import learner
+
+    if any(each.problem for each in learner.check(lessons or (), track or ())):
+        raise typer.Exit(1)
+
+
+@app.command()
+def hint(lesson: Lesson, exercise: Exercise) -> None:
+    """Show the next hint to an exercise."""
+    from quartet import learner
+
+    typer.echo(learner.hint(lesson, exercise))
+
+
+@app.command()
+def solution(lesson: Lesson, exercise: Exercise, track: OneTrack) -> None:
+    """Show the solution of an exercise, after an attempt or when asked twice."""
+    from quartet import learner
+
+    typer.echo(learner.solution(lesson, exercise, track))
+
+
+@app.command()
+def reset(lesson: Lesson, track: OneTrack) -> None:
+    """Start an exercise notebook afresh; the work so far is kept beside it."""
+    from quartet import learner
+
+    path, kept = learner.reset(lesson, track)
+    typer.echo(f"As it was: {path}" + (f"\nYour work is kept: {kept}" if kept else ""))
+
+
+@app.command()
+def grade(
+    submissions: Annotated[Path, typer.Argument(help="A folder, a ZIP of an LMS, a notebook.")],
+    out: Out,
+    settings: Settings = None,
+    sandbox: Sandbox = True,
+    scheduler: Scheduler = None,
+) -> None:
+    """Grade what a class handed in: gradebooks, and a page of feedback for each learner."""
+    from quartet.grading import classroom
+
+    written, problems = classroom.grade(submissions, out, settings, sandbox, scheduler)
+    for text in problems:
+        typer.echo(f"Look at: {text}", err=True)
+    typer.echo(f"{len(written)} files written; begin with {out / 'summary.html'}.")
+
+
+@app.command()
+def regrade(
+    out: Out, settings: Settings = None, sandbox: Sandbox = True, scheduler: Scheduler = None
+) -> None:
+    """Grade again, as after a check was corrected; show whose points change."""
+    from quartet.grading import classroom
+
+    changes = classroom.regrade(out, settings, sandbox, scheduler)
+    for each in changes:
+        where = f"{each.learner}, {each.lesson}, {each.track}"
+        typer.echo(f"{where}: {each.before:g} points before, {each.after:g} now")
+    typer.echo(f"{len(changes)} changed." if changes else "Nobody's points change.")
+
+
+@app.command()
+def mark(
+    learner: Annotated[str, typer.Argument(help="As in gradebook.csv.")],
+    lesson: Lesson,
+    exercise: Exercise,
+    track: OneTrack,
+    out: Out,
+    points: Annotated[float | None, typer.Option(help="Instead of the check's points.")] = None,
+    comment: Annotated[str, typer.Option(help="For the page of feedback.")] = "",
+) -> None:
+    """Give points or a comment by hand; they are kept whenever it is graded again."""
+    from quartet.grading import classroom
+
+    classroom.mark(out, learner, lesson, track, exercise, points, comment)
+    typer.echo(f"Kept. `quartet regrade --out {out}` writes it into the pages.")
+
+
+@app.command()
 def record(
     lessons: Annotated[
         list[str], typer.Argument(metavar="LESSON", help="As 03, 03_dense_layers or a path.")
@@ -139,13 +245,16 @@ def record(
 
 @app.command()
 def bench(
-    lessons: Lessons = None,
+    parts: Annotated[
+        list[str] | None,
+        typer.Argument(help="warming, starts, memory, lessons, tiny, tree, steps; all by default."),
+    ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often to measure each.")] = 5,
 ) -> None:
-    """Measure kernels and notebooks, warm against plain; write docs/bench/."""
+    """Measure kernels, notebooks and training steps side by side; write docs/bench/."""
     from quartet.bench import bench as measure
 
-    typer.echo(f"Written: {measure(lessons or (), rounds)}")
+    typer.echo(f"Written: {measure(parts or (), rounds)}")
 
 
 @app.command()

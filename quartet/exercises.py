@@ -1,8 +1,9 @@
-"""Turn the cells of exercises.md into what is handed out and into the solutions."""
+"""Turn the cells of exercises.md into what is handed out and into the solutions, and back."""
 
 from __future__ import annotations
 
 import re
+from copy import deepcopy
 from typing import Any
 
 from nbformat import NotebookNode
@@ -43,6 +44,27 @@ def hand_out(notebook: NotebookNode) -> None:
         if cell.metadata.get("nbgrader", {}).get("solution"):
             cell.source = cleared(cell.source)
     notebook.metadata.quartet["handed_out"] = _sources(notebook)
+
+
+def remember(solution: NotebookNode, exercise: NotebookNode) -> None:
+    """Note in a solution notebook how the cells were handed out that differ in it."""
+    differ = {
+        theirs.id: theirs.source
+        for ours, theirs in zip(solution.cells, exercise.cells, strict=True)
+        if ours.source != theirs.source
+    }
+    solution.metadata.quartet["handed_out"] = differ
+
+
+def original(solution: NotebookNode) -> NotebookNode:
+    """Return the exercise notebook as it was handed out, from the solution notebook."""
+    exercise = deepcopy(solution)
+    about = exercise.metadata.quartet
+    about["kind"] = "exercise"
+    for cell in exercise.cells:
+        cell.source = about["handed_out"].get(cell.id, cell.source)
+    about["handed_out"] = _sources(exercise)
+    return exercise
 
 
 def cleared(source: str) -> str:

@@ -11,7 +11,8 @@ import pytest
 from rich.progress import Progress
 
 from quartet import QuartetError
-from quartet.bench import about, measure, page
+from quartet.bench import PARTS, about, bench, measure, merged, page
+from quartet.bench.steps import epochs
 from quartet.build import build
 from quartet.run import find_notebooks
 from utils.tracks import ROOT, TRACKS
@@ -33,8 +34,10 @@ def results() -> dict:
     ]
     runs = [{"run": "plain", "seconds": [9.0]}, {"run": "warm, two at a time", "seconds": [3.0]}]
     warming = dict.fromkeys(TRACKS, 5.0)
+    epochs = {"lesson_epoch": [0.2, 0.3], "builtin_epoch": [0.4, 0.4]}
     found = {"starts": starts, "memory": memory, "lessons": lessons, "warming": warming}
-    return about(2) | found | {"tiny": runs, "tree": runs}
+    found |= {"tiny": runs, "tree": runs, "steps": [{"lesson": "05", "track": "jax"} | epochs]}
+    return about() | found | {"measured": dict.fromkeys(found, "2026-11-21")}
 
 
 def test_the_page_shows_medians_and_the_median_of_ratios(tmp_path: Path) -> None:
@@ -42,6 +45,8 @@ def test_the_page_shows_medians_and_the_median_of_ratios(tmp_path: Path) -> None
     assert "| Keras | 1.00 | 0.15 | 7.5 × | 1.00 | 0.15 | 7.5 × | 8 × | 5.0 |" in text
     assert "| 03 | JAX | 8.00 | 4.00 | 2.00 | 2.0 × | 4.0 × | 9 |" in text
     assert text.count("| warm, two at a time | 3.00 | 3.0 × |") == 2
+    assert "| 05 | JAX | 250 | 400 | 0.62 | 1.1 |" in text
+    assert text.count("Measured on 2026-11-21, 2 rounds.") == 4
     page.plot(results(), tmp_path / "bench.png")
     assert (tmp_path / "bench.png").stat().st_size > 10_000
 
@@ -50,7 +55,29 @@ def test_the_page_in_the_docs_is_made_from_its_results() -> None:
     folder = ROOT / "docs" / "bench"
     found = json.loads((folder / "results.json").read_text(encoding="utf-8"))
     assert page.table(found) == (folder / "README.md").read_text(encoding="utf-8")
-    assert found["rounds"] >= 5
+    assert len(found["starts"][0]["imported"]) >= 5 and len(found["memory"][0]["pss_mib"]) >= 5
+
+
+def test_what_is_not_measured_again_stays(tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps(results()), encoding="utf-8")
+    found = merged(path, {"tiny": []})
+    assert found["tiny"] == [] and found["tree"] == results()["tree"]
+    assert found["measured"]["tiny"] >= found["measured"]["tree"] == "2026-11-21"
+    with pytest.raises(QuartetError, match="no part 'size'. Choose among warming"):
+        bench(["size"], root=tmp_path)
+
+
+@pytest.mark.slow
+def test_training_steps_are_timed_in_turns(course: Path, edit: Callable) -> None:
+    assert epochs([], 1, QUIET) == [] and "steps" in PARTS
+    cell = "```{code-cell}\n:name: epochs_to_compare\n\n"
+    cell += "calls = []\ndef lesson_epoch():\n    calls.append(1)\n\n\n"
+    cell += "def builtin_epoch():\n    assert len(calls) % 2\n    calls.append(2)\n```\n\n## Recap"
+    edit("lesson.md", "## Recap", cell)
+    build(root=course)
+    (found,) = epochs(find_notebooks((), ["jax"], root=course), 3, QUIET)
+    assert found["track"] == "jax" and len(found["builtin_epoch"]) == 3
 
 
 @pytest.mark.slow

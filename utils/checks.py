@@ -130,7 +130,11 @@ class Checker:
             known = ", ".join(self.exercises)
             raise ValueError(f"Lesson {self.lesson} has no exercise {name!r}. It has: {known}.")
         exercise = self.exercises[name]
-        result = run(exercise, function, self.track, SELF_CHECK_SEED, self._next_hint(exercise))
+
+        def ask(case: Case) -> Answer:
+            return call(function, case, self.track, exercise.seconds)
+
+        result = run(exercise, ask, SELF_CHECK_SEED, self._next_hint(exercise))
         if result.hint:
             self.failures[name] += 1
         self.results[name] = result
@@ -179,18 +183,19 @@ def load_exercises(lesson: str) -> dict[str, Exercise]:
     return {exercise.name: exercise for exercise in module.EXERCISES}
 
 
-def run(exercise: Exercise, function: Callable, track: Track, seed: int, hint: str = "") -> Result:
-    """Call a function on every case of an exercise and add up the points.
+def run(exercise: Exercise, ask: Callable[[Case], Answer], seed: int, hint: str = "") -> Result:
+    """Ask for the answer to every case of an exercise and add up the points.
 
     Parameters
     ----------
+    ask : calls the learner's function with the arguments of a case, here or in another process.
     seed : what the cases are made from; the notebook and the grader use different ones.
     hint : shown if an answer was given and it is not right.
     """
     cases = exercise.cases(np.random.default_rng(seed))
     scored = []
     for case in cases:
-        answer = call(function, case, track, exercise.seconds)
+        answer = ask(case)
         scored.append((case, answer, judge(exercise, case, answer)))
         if answer.unwritten or "time limit" in answer.problem:
             break  # the other cases would only say the same, or take as long again
@@ -217,7 +222,7 @@ def call(function: Callable, case: Case, track: Track, seconds: float) -> Answer
         return Answer(problem=f"this is not a function but {type(function).__name__}")
     args = [track.to_native(a) if isinstance(a, np.ndarray) else a for a in case.args.values()]
     try:
-        return Answer(value=_limited(lambda: _to_plain(function(*args), track), seconds))
+        return Answer(value=limited(lambda: _to_plain(function(*args), track), seconds))
     except NotImplementedError:
         return Answer(
             problem="it is not written yet: replace the stub by your code", unwritten=True
@@ -228,7 +233,7 @@ def call(function: Callable, case: Case, track: Track, seconds: float) -> Answer
         return Answer(problem=_describe(error, function))
 
 
-def _limited(action: Callable[[], Any], seconds: float) -> Any:
+def limited(action: Callable[[], Any], seconds: float) -> Any:
     """Return action(), or raise TimeoutError once it has run for `seconds`.
 
     A watcher interrupts the main thread, again and again if the code swallows the interrupt; a

@@ -1,6 +1,7 @@
-"""Measure what anyone can measure again: warm kernels against plain ones, and every notebook.
+"""Measure what anyone can measure again: warm kernels against plain ones, and training steps.
 
-`measure` runs and times; `page` makes the table and the plot in docs/bench/ from what it found.
+`measure` runs and times kernels and notebooks, `steps` times training; `page` makes the tables and
+the plot in docs/bench/ from what they found.
 """
 
 from __future__ import annotations
@@ -8,56 +9,78 @@ from __future__ import annotations
 import json
 import os
 import platform
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from rich.progress import Progress
 
-from quartet.bench import measure, page
+from quartet import QuartetError
+from quartet.bench import measure, page, steps
 from quartet.build import write
 from quartet.executed import versions
 from quartet.run import find_notebooks
 from utils.tracks import ROOT
 
+SAMPLE = "03_dense_layers"  # the lesson that stands for all where each is run many times
 
-def bench(names: Iterable[str] = (), rounds: int = 5, root: Path = ROOT) -> Path:
+# name -> what measures it: (all notebooks, rounds, progress) -> JSON
+PARTS: dict[str, Callable[[list[Path], int, Progress], Any]] = {
+    "warming": lambda sources, rounds, progress: measure.warming(progress),
+    "starts": lambda sources, rounds, progress: measure.starts(rounds, progress),
+    "memory": lambda sources, rounds, progress: measure.memory(rounds, progress),
+    "lessons": lambda sources, rounds, progress: measure.lessons(
+        [path for path in sources if path.stem == SAMPLE], rounds, progress
+    ),
+    "tiny": lambda sources, rounds, progress: measure.tiny(rounds, progress),
+    "tree": measure.tree,
+    "steps": steps.epochs,
+}
+
+
+def bench(parts: Iterable[str] = (), rounds: int = 5, root: Path = ROOT) -> Path:
     """Measure in rounds and write `docs/bench/`: results.json, a table and a plot.
 
     Everything that is compared runs once in each round, one after the other.
 
     Parameters
     ----------
-    names : lessons as `03`, `03_dense_layers` or a path; all of them if there are none.
+    parts : names in PARTS; all of them if there are none. What is not measured now stays as it is.
 
     Raises
     ------
-    QuartetError if a notebook fails; then nothing is written.
+    QuartetError if there is no such part, or a notebook fails; then nothing is written.
     """
-    sources = find_notebooks(names, root=root)
+    chosen = list(parts) or list(PARTS)
+    for name in chosen:
+        if name not in PARTS:
+            raise QuartetError(f"There is no part {name!r}. Choose among {', '.join(PARTS)}.")
+    sources = find_notebooks((), root=root)
     with Progress() as progress:
-        results = {
-            "warming": measure.warming(progress),
-            "starts": measure.starts(rounds, progress),
-            "memory": measure.memory(rounds, progress),
-            "lessons": measure.lessons(sources, rounds, progress),
-            "tiny": measure.tiny(rounds, progress),
-            "tree": measure.tree(sources, rounds, progress),
-        }
+        new = {name: PARTS[name](sources, rounds, progress) for name in chosen}
     folder = root / "docs" / "bench"
-    found = about(rounds) | results
+    found = merged(folder / "results.json", new)
+    missing = [name for name in PARTS if name not in found]
+    if missing:
+        raise QuartetError(f"Never measured: {', '.join(missing)}. Measure all parts first.")
     write(folder / "results.json", json.dumps(found, indent=1) + "\n")
     write(folder / "README.md", page.table(found))
     page.plot(found, folder / "bench.png")
     return folder / "README.md"
 
 
-def about(rounds: int) -> dict[str, Any]:
-    """Return when, on what and with what was measured."""
+def merged(path: Path, new: dict[str, Any]) -> dict[str, Any]:
+    """Return the results in a file with new ones in the place of old, and when each was found."""
+    old = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    today = datetime.now(UTC).date().isoformat()
+    measured = old.get("measured", {}) | dict.fromkeys(new, today)
+    return old | about() | {"measured": measured} | new
+
+
+def about() -> dict[str, Any]:
+    """Return on what and with what was measured."""
     return {
-        "date": datetime.now(UTC).date().isoformat(),
-        "rounds": rounds,
         "cpus": os.cpu_count(),
         "machine": platform.machine(),
         "python": platform.python_version(),

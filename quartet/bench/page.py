@@ -7,17 +7,18 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from quartet.bench.steps import BAR
 from utils.tracks import TRACKS
 
 INTRO = """\
 # What was measured
 
 Made by `make bench`; [results.json](results.json) has each single time. Every number is the median
-of {rounds} rounds ({tree_rounds} over all notebooks), in each of which everything that is compared
-ran once, one after the other. A ratio is the median of the rounds' own ratios. Times depend on the
-machine; the ratios less. Plain kernels have no compile cache either.
+of several rounds, in each of which everything that is compared ran once, one after the other. A
+ratio is the median of the rounds' own ratios. Times depend on the machine; the ratios less. Plain
+kernels have no compile cache either.
 
-{cpus} processors ({machine}), Python {python}, {date}; {versions}.
+{cpus} processors ({machine}), Python {python}; {versions}.
 
 ![Seconds to the framework, and of whole runs of nbval](bench.png)
 """
@@ -26,9 +27,10 @@ machine; the ratios less. Plain kernels have no compile cache either.
 def table(results: dict[str, Any]) -> str:
     """Return the page with all tables, as Markdown."""
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
-    more = {"versions": versions, "tree_rounds": len(results["tree"][0]["seconds"])}
-    parts = [INTRO.format(**results | more)]
+    parts = [INTRO.format(**results | {"versions": versions})]
     parts += [_starts(results), _memory(results), _lessons(results)]
+    if results.get("steps"):  # there are none before a lesson that ends with a training step
+        parts += [_steps(results)]
     parts += [_runs(results, "tiny", "Eight tiny notebooks through nbval", "3.5 ×")]
     parts += [_runs(results, "tree", "All notebooks through nbval", "3 ×")]
     return "\n".join(parts)
@@ -67,7 +69,7 @@ def _starts(results: dict[str, Any]) -> str:
         rows.append([*cells, bar, f"{results['warming'][plain['track']]:.1f}"])
     head = ["track", "first line: plain, s", "warm, s", "sooner"]
     head += ["framework imported: plain, s", "warm, s", "sooner", "bar", "to warm up, once, s"]
-    return "## From a kernel's start\n\n" + _markdown(head, rows)
+    return _heading(results, "starts", "From a kernel's start") + _markdown(head, rows)
 
 
 def _memory(results: dict[str, Any]) -> str:
@@ -82,7 +84,7 @@ def _memory(results: dict[str, Any]) -> str:
     head += ["not shared: plain, MiB", "second warm kernel, MiB", "share"]
     text = "All have imported the same: what a lesson uses. The first columns are the proportional "
     text += "set size, which counts a page that n processes share as one n-th.\n\n"
-    return "## Memory\n\n" + text + _markdown(head, rows)
+    return _heading(results, "memory", "Memory") + text + _markdown(head, rows)
 
 
 def _lessons(results: dict[str, Any]) -> str:
@@ -95,7 +97,20 @@ def _lessons(results: dict[str, Any]) -> str:
         rows.append([*cells, *ratios, str(max(cached["peak_mib"]))])
     head = ["lesson", "track", "plain, s", "warm, s", "warm with the compile cache, s"]
     head += ["warm: sooner", "with the cache: sooner", "peak, MiB"]
-    return "## Whole lessons\n\n" + _markdown(head, rows)
+    return _heading(results, "lessons", "A whole lesson") + _markdown(head, rows)
+
+
+def _steps(results: dict[str, Any]) -> str:
+    rows = []
+    for each in results["steps"]:
+        own, ready = each["lesson_epoch"], each["builtin_epoch"]
+        share = median(a / b for a, b in zip(own, ready, strict=True))
+        milli = [f"{1000 * median(seconds):.0f}" for seconds in (own, ready)]
+        rows.append([each["lesson"], TRACKS[each["track"]].title, *milli, f"{share:.2f}", str(BAR)])
+    head = ["lesson", "track", "the lesson's step, ms", "ready-made, ms", "ratio", "bar"]
+    text = "One epoch by the training step that a lesson ends with, and by the framework's own way "
+    text += "of doing the same.\n\n"
+    return _heading(results, "steps", "Training steps") + text + _markdown(head, rows)
 
 
 def _runs(results: dict[str, Any], key: str, title: str, bar: str) -> str:
@@ -103,7 +118,12 @@ def _runs(results: dict[str, Any], key: str, title: str, bar: str) -> str:
     rows = [[e["run"], _seconds(e["seconds"]), _ratio(first, e["seconds"])] for e in results[key]]
     for row in rows:
         row.append(bar if row[0].startswith("warm") else "-")
-    return f"## {title}\n\n" + _markdown(["kernels", "seconds", "sooner", "bar"], rows)
+    return _heading(results, key, title) + _markdown(["kernels", "seconds", "sooner", "bar"], rows)
+
+
+def _heading(results: dict[str, Any], part: str, title: str) -> str:
+    rounds = max(len(value) for value in results[part][0].values() if isinstance(value, list))
+    return f"## {title}\n\nMeasured on {results['measured'][part]}, {rounds} rounds.\n\n"
 
 
 def _seconds(values: Iterable[float]) -> str:

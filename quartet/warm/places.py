@@ -19,7 +19,7 @@ from utils.tracks import ROOT, TRACKS
 # that differ in one of them are not forked from the same process.
 _READ_ON_IMPORT = re.compile(
     r"(CUDA|GOMP|JAX|KERAS|KMP|LD|LC|MALLOC|MKL|MPL|NCCL|NUMEXPR|NVIDIA|OMP|OPENBLAS|PYTHON|PYTORCH"
-    r"|QUARTET_JIT|TF|TORCH|XLA)[A-Z0-9_]*|HOME|LANG|TMPDIR"
+    r"|QUARTET_GRADING|QUARTET_JIT|TF|TORCH|XLA)[A-Z0-9_]*|HOME|LANG|TMPDIR"
 )
 
 

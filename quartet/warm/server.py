@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import gc
+import importlib
 import importlib.util
 import json
 import os
@@ -222,6 +223,9 @@ def become(kernel: Kernel, set_since: dict[str, str]) -> None:
     time.tzset()
     reseed()
     shelf.hold_back()
+    if kernel.argv[0] == "quartet.grading.child":
+        importlib.import_module(kernel.argv[0]).main()
+        return
     from ipykernel.kernelapp import IPKernelApp  # imported ahead
 
     app = IPKernelApp.instance(parent_handle=os.getppid())  # it ends when the warm process does

@@ -1,0 +1,277 @@
+"""Grade what a class handed in: many at a time, each result kept at once, and resumed where cut."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wait
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import psutil
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from quartet import QuartetError
+from quartet.grading import intake, report, settings, submission, worker
+from quartet.grading.intake import Handed
+from quartet.grading.store import NAME, Row, Store
+from quartet.source import lesson_names, resolve
+from utils.tracks import ROOT, TRACKS
+
+MOST_WAITING = 64  # submissions in memory at a time
+BYTES_EACH = 2**30  # measured: a submission that trains in a sandbox takes up to 0.7 GB
+
+
+@dataclass(frozen=True)
+class Job:
+    """A submission to grade: whose, of which lesson and track, and how its notebook is read."""
+
+    learner: str
+    lesson: str
+    track: str
+    file: str
+    handed_in: str
+    digest: str
+    read: Callable[[], bytes]
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.learner, self.lesson, self.track
+
+
+@dataclass(frozen=True)
+class Change:
+    """How the points of one submission changed when it was graded again."""
+
+    learner: str
+    lesson: str
+    track: str
+    before: float
+    after: float
+
+
+def grade(
+    place: Path,
+    out: Path,
+    wanted: Path | None = None,
+    sandbox: bool = True,
+    scheduler: str | None = None,
+) -> tuple[list[Path], list[str]]:
+    """Grade all submissions in a folder or ZIP and write the results to a folder.
+
+    Those that this folder has a result for already are not graded again.
+
+    Parameters
+    ----------
+    wanted : a TOML file with due dates and weights; see docs/grading.md.
+    sandbox : False runs learners' code with all rights of whoever grades.
+    scheduler : address of a Dask scheduler, "tcp://..."; None grades on this machine.
+
+    Returns
+    -------
+    The files written, and what could not be graded, in words.
+
+    Raises
+    ------
+    QuartetError if there is nothing to grade, a setting is wrong, or there is no sandbox.
+    """
+    rules = settings.read(wanted)
+    jobs, problems = sort(intake.find(place))
+    store = Store(out)
+    known = {row.key: (row.digest, row.checks) for row in store.rows()}
+    new = [job for job in jobs if known.get(job.key) != (job.digest, checks_version(job.lesson))]
+    _run(new, store, sandbox, scheduler)
+    return report.write(out, store, rules, problems), problems
+
+
+def regrade(
+    out: Path, wanted: Path | None = None, sandbox: bool = True, scheduler: str | None = None
+) -> list[Change]:
+    """Grade again all that a folder holds the results of, as after a check was corrected.
+
+    Points and comments that a person gave stay.
+
+    Raises
+    ------
+    QuartetError if the folder holds no results, or there is no sandbox.
+    """
+    rules, store = settings.read(wanted), _existing(out)
+    before = {row.key: points(row) for row in store.rows()}
+    _run([_again(row) for row in store.rows()], store, sandbox, scheduler)
+    report.write(out, store, rules, [])
+    after = {row.key: points(row) for row in store.rows()}
+    return [Change(*key, before[key], after[key]) for key in after if before[key] != after[key]]
+
+
+def mark(
+    out: Path,
+    learner: str,
+    lesson: str,
+    track: str,
+    exercise: str,
+    points: float | None,
+    comment: str,
+) -> None:
+    """Keep points, or a comment, that a person gives to an exercise of a graded submission.
+
+    Raises
+    ------
+    QuartetError if there is no such submission or exercise.
+    """
+    (lesson,) = resolve([lesson], lesson_names())
+    store = _existing(out)
+    row = next((row for row in store.rows() if row.key == (learner, lesson, track)), None)
+    if row is None:
+        raise QuartetError(f"{out} holds no submission of {learner!r} for {lesson} in {track}.")
+    names = [result["exercise"] for result in row.grade["results"]]
+    if exercise not in names:
+        raise QuartetError(f"{lesson} has no exercise {exercise!r}. It has: {', '.join(names)}.")
+    store.set_manual(row.key, exercise, points, comment)
+
+
+def _existing(out: Path) -> Store:
+    if not (out / NAME).is_file():
+        raise QuartetError(
+            f"{out} holds no results: `quartet grade SUBMISSIONS --out {out}` first."
+        )
+    return Store(out)
+
+
+def points(row: Row) -> float:
+    """Return the points of a submission before weights and days late."""
+    return sum(result["points"] for result in row.grade["results"])
+
+
+def sort(found: Iterable[Handed]) -> tuple[list[Job], list[str]]:
+    """Return the newest notebook of each learner, lesson and track, and remarks on the others."""
+    jobs: dict[tuple[str, str, str], Job] = {}
+    problems = []
+    for handed in sorted(found, key=lambda each: each.when):
+        data = handed.read()
+        try:
+            about = (handed.learner, *subject(handed, data))
+        except QuartetError as error:
+            problems.append(f"{handed.file}: {error}")
+            continue
+        digest = hashlib.sha256(data + handed.problem.encode()).hexdigest()
+        job = Job(*about, handed.file, handed.when.isoformat(), digest, handed.read)
+        if job.key in jobs:
+            problems.append(f"{jobs[job.key].file}: not graded, {job.file} is newer")
+        jobs[job.key] = job
+    return [jobs[key] for key in sorted(jobs)], problems
+
+
+def _again(row: Row) -> Job:
+    return Job(*row.key, row.file, row.handed_in, row.digest, lambda: row.notebook)
+
+
+def subject(handed: Handed, data: bytes) -> tuple[str, str]:
+    """Return which lesson and track a notebook belongs to: by what it says, or by its name.
+
+    Raises
+    ------
+    QuartetError if neither says so.
+    """
+    about, problem = {}, handed.problem
+    if not problem:
+        try:
+            about = submission.parse(data, PurePosixPath(handed.file).name).metadata
+        except QuartetError as error:
+            problem = str(error)
+    about = about.get("quartet", {})
+    name, lessons = handed.file.lower(), lesson_names()
+    lesson = about.get("lesson") or next((each for each in lessons if each in name), None)
+    track = about.get("track") or next((each for each in TRACKS if each in name), None)
+    if lesson not in lessons or track not in TRACKS:
+        raise QuartetError(problem or "it does not say of which lesson and track it is.")
+    return lesson, track
+
+
+def checks_version(lesson: str) -> str:
+    """Return what changes when the exercises of a lesson are corrected."""
+    raw = (ROOT / "lessons" / lesson / "checks.py").read_bytes()
+    return hashlib.sha256(raw).hexdigest()[:16]
+
+
+def prepare(lesson: str, track: str, seed: int) -> None:
+    """Grade the solution, which is trusted: it must get all points, and JAX keeps what it compiled.
+
+    Raises
+    ------
+    QuartetError if it does not.
+    """
+    done = worker.grade(worker.solution(lesson, track).read_bytes(), lesson, track, seed, False)
+    short = [each for each in done["results"] if each["points"] < each["max_points"]]
+    if short or done["problem"]:
+        what = ", ".join(each["exercise"] for each in short)
+        raise QuartetError(
+            f"Nothing was graded: the checks of {lesson} do not give the {track} solution all of "
+            f"its points ({what or done['problem']}). Correct lessons/{lesson}/checks.py."
+        )
+
+
+def at_a_time() -> int:
+    """Return how many submissions to grade at once: one a processor, as memory allows."""
+    free = psutil.virtual_memory().available // BYTES_EACH
+    return max(1, min(os.cpu_count() or 1, free))
+
+
+def _run(jobs: list[Job], store: Store, sandbox: bool, scheduler: str | None) -> None:
+    """Grade jobs, keep each result as soon as it is known, and show how far it is."""
+    seed, subjects = store.seed(), sorted({(job.lesson, job.track) for job in jobs})
+    versions = {lesson: checks_version(lesson) for lesson, _ in subjects}
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, TimeRemainingColumn()) as progress:
+        for subject in progress.track(subjects, description="solutions"):
+            prepare(*subject, seed)
+        task = progress.add_task("submissions", total=len(jobs))
+        with _pool(scheduler) as pool:
+            for job, graded in _results(pool, jobs, seed, sandbox):
+                store.put(_row(job, versions[job.lesson], graded))
+                progress.advance(task)
+
+
+def _results(
+    pool: Executor, jobs: list[Job], seed: int, sandbox: bool
+) -> Iterator[tuple[Job, dict[str, Any]]]:
+    """Give each job with its grade, in the order in which they are done; few wait at a time."""
+    left, running = iter(jobs), {}
+    while True:
+        for job in itertools.islice(left, MOST_WAITING - len(running)):
+            grade = (worker.grade, job.read(), job.lesson, job.track, seed, sandbox)
+            running[pool.submit(*grade)] = job
+        if not running:
+            return
+        done, _ = wait(running, return_when=FIRST_COMPLETED)
+        for future in done:
+            yield running.pop(future), future.result()
+
+
+def _row(job: Job, version: str, graded: dict[str, Any]) -> Row:
+    about = (*job.key, job.file, job.handed_in, job.digest, job.read())
+    return Row(*about, version, graded)
+
+
+def _pool(scheduler: str | None) -> AbstractContextManager[Executor]:
+    """Return what runs submissions: threads here, each with a process, or a Dask cluster."""
+    if scheduler is None:
+        return ThreadPoolExecutor(at_a_time())
+    return _cluster(scheduler)
+
+
+@contextmanager
+def _cluster(scheduler: str) -> Iterator[Executor]:
+    try:
+        from distributed import Client
+    except ModuleNotFoundError:
+        raise QuartetError("--scheduler needs Dask: pip install distributed.") from None
+    try:
+        client = Client(scheduler, timeout=20)
+    except OSError as error:
+        raise QuartetError(f"No Dask scheduler answers at {scheduler}: {error}.") from None
+    with client, client.get_executor(pure=False) as pool:
+        yield pool

@@ -1,0 +1,338 @@
+"""A class's submissions: found in folders and ZIPs, graded once, reported without harm."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from datetime import datetime
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from quartet import QuartetError
+from quartet.grading import classroom, intake, report, settings, store, worker
+
+LESSON, TRACK = "03_dense_layers", "jax"
+LINUX = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
+
+
+def notebook(code: str | None = None) -> bytes:
+    """Return a solved notebook without its slow exercise, with other code in the first one."""
+    found = nbformat.read(worker.solution(LESSON, TRACK), as_version=4)
+    for cell in found.cells:
+        if cell.id == "deeper":
+            cell.source = "def deeper(*args):\n    raise NotImplementedError"
+        if cell.id == "dense_forward" and code is not None:
+            cell.source = code
+    return nbformat.writes(found).encode()
+
+
+@pytest.fixture
+def zipped(tmp_path: Path) -> Callable[..., Path]:
+    """Return a function that makes a ZIP of names and bytes."""
+
+    def make(files: dict[str, bytes], links: tuple[str, ...] = ()) -> Path:
+        path = tmp_path / "handed_in.zip"
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for name, data in files.items():
+                file.writestr(name, data)
+            for name in links:
+                entry = zipfile.ZipInfo(name)
+                entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+                file.writestr(entry, "/etc/passwd")
+        return path
+
+    return make
+
+
+# Intake
+
+
+@pytest.mark.parametrize(
+    ("name", "learner"),
+    [
+        ("Ada Byron_4711_assignsubmission_file_/03_dense_layers.ipynb", "Ada Byron"),
+        ("byronada_12_345_03_dense_layers.ipynb", "byronada"),
+        ("byronada_LATE_12_345_03_dense_layers-1.ipynb", "byronada"),
+        ("ada/deep/down/any.ipynb", "ada"),
+        ("ada_03_dense_layers.ipynb", "ada"),
+        ("03_dense_layers (Ada).ipynb", "Ada"),
+        ("03_dense_layers.ipynb", "03_dense_layers"),
+        ("علی/03_dense_layers.ipynb", "علی"),
+    ],
+)
+def test_a_name_says_whose_it_is(name: str, learner: str, zipped: Callable) -> None:
+    assert [each.learner for each in intake.find(zipped({name: b"{}"}))] == [learner]
+
+
+def test_a_zip_cannot_lead_anywhere(zipped: Callable, tmp_path: Path) -> None:
+    files = {"../up.ipynb": b"{}", "/etc/root.ipynb": b"{}", "a/../../b.ipynb": b"{}"}
+    found = intake.find(zipped(files, links=("eve/link.ipynb",)))
+    assert len(found) == 4 and all(each.problem and each.read() == b"" for each in found)
+    assert {each.problem for each in found} == {
+        "its name leads out of the ZIP file",
+        "it is a link; it was not followed",
+    }
+    assert os.listdir(tmp_path) == ["handed_in.zip"]
+
+
+def test_a_zip_bomb_is_not_unpacked(zipped: Callable) -> None:
+    (found,) = intake.find(zipped({"eve/bomb.ipynb": b"\0" * 10**9}))
+    assert "it has 953 MB" in found.problem and found.place.stat().st_size < 2 * 10**6
+
+
+def test_a_link_in_a_folder_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "eve").mkdir()
+    (tmp_path / "eve" / "03.ipynb").symlink_to(worker.solution(LESSON, TRACK))
+    (found,) = intake.find(tmp_path)
+    assert "not followed" in found.problem and found.read() == b""
+
+
+def test_what_cannot_be_taken_in_is_said(tmp_path: Path) -> None:
+    with pytest.raises(QuartetError, match="There is no "):
+        intake.find(tmp_path / "missing")
+    with pytest.raises(QuartetError, match="holds no notebook"):
+        intake.find(tmp_path)
+    (tmp_path / "a.zip").write_text("no ZIP")
+    with pytest.raises(QuartetError, match="is no ZIP file"):
+        intake.find(tmp_path / "a.zip")
+
+
+def test_the_newest_of_a_learners_notebooks_counts(tmp_path: Path) -> None:
+    for name, when in (("old", 1_000_000), ("new", 2_000_000)):
+        path = tmp_path / "ada" / f"{name}.ipynb"
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(notebook())
+        os.utime(path, (when, when))
+    (job,), problems = classroom.sort(intake.find(tmp_path))
+    assert (job.file, job.key) == ("ada/new.ipynb", ("ada", LESSON, TRACK))
+    assert problems == ["ada/old.ipynb: not graded, ada/new.ipynb is newer"]
+
+
+def test_a_foreign_notebook_is_named(tmp_path: Path) -> None:
+    (tmp_path / "ada.ipynb").write_bytes(notebook().replace(b'"quartet"', b'"other"'))
+    jobs, problems = classroom.sort(intake.find(tmp_path))
+    assert not jobs and "does not say of which lesson and track" in problems[0]
+
+
+# Rules
+
+
+def test_days_late_and_weights_change_what_counts(tmp_path: Path) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(
+        f"late_per_day = 0.1\n[lessons.{LESSON}]\ndue = 2026-11-20T12:00:00\n"
+        f"[lessons.{LESSON}.weights]\ndense_forward = 6\n"
+    )
+    rules = settings.read(path)
+    results = [{"exercise": "dense_forward", "points": 1, "max_points": 2, "lines": []}]
+    grade = {"results": results, "remarks": [], "answers": {}, "problem": "", "seconds": 1}
+    row = store.Row("ada", LESSON, TRACK, "f", "2026-11-21T13:00:00", "", b"", "", grade)
+    counted = report.count(row, rules, {})
+    assert (counted.days_late, counted.total, counted.worth) == (2, 2.4, 6)
+    by_hand = report.count(row, rules, {"dense_forward": (5.0, "well argued")})
+    assert by_hand.total == 4.0 and by_hand.items[0].comment == "well argued"
+    assert rules.days_late(LESSON, "2026-11-20T12:00:00") == 0
+    assert rules.kept(30) == 0 and isinstance(rules.due[LESSON], datetime)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("late = 1", "'late' has no meaning"),
+        ("late_per_day = 2", "a share, from 0 to 1"),
+        ("[lessons.99_no]", "there is no lesson '99_no'"),
+        (f"[lessons.{LESSON}]\ndue = 'soon'", "is no local time"),
+        (f"[lessons.{LESSON}.weights]\nx = 1", "has no exercise 'x'"),
+        (f"[lessons.{LESSON}.weights]\ndeeper = -1", "is -1; it is a number"),
+        ("=", "cannot be read as TOML"),
+    ],
+)
+def test_a_wrong_rule_is_named(text: str, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "rules.toml"
+    path.write_text(text)
+    with pytest.raises(QuartetError, match=message):
+        settings.read(path)
+
+
+# Reports
+
+
+@pytest.fixture
+def marked(tmp_path: Path) -> Path:
+    """Return a folder with the results of a learner whose name and code are hostile."""
+    evil = "<script>alert(1)</script>"
+    results = [{"exercise": "deeper", "points": 1, "max_points": 2, "lines": [[False, evil]]}]
+    grade = {"results": results, "remarks": [evil], "answers": {"deeper": evil}}
+    grade |= {"problem": "", "seconds": 1.5}
+    keep = store.Store(tmp_path / "out")
+    for name in (evil, "=HYPERLINK(1)", "../../up", "علی"):
+        about = (name, LESSON, TRACK, f"{evil}.ipynb", "2026-11-20T12:00:00", "d", b"{}", "c")
+        keep.put(store.Row(*about, grade))
+    report.write(tmp_path / "out", keep, settings.Rules(), [evil])
+    return tmp_path / "out"
+
+
+def test_pages_run_nothing_of_what_was_handed_in(marked: Path) -> None:
+    pages = [*(marked / "feedback").iterdir(), marked / "summary.html"]
+    assert len(pages) == 5
+    for page in pages:
+        text = page.read_text(encoding="utf-8")
+        assert "<script" not in text and "default-src 'none'" in text
+        assert "&lt;script&gt;" in text or page.name == "summary.html"
+    assert all(page.parent.parent == marked for page in (marked / "feedback").iterdir())
+
+
+def test_gradebooks_are_no_formulas_and_hold_every_learner(marked: Path) -> None:
+    rows = list(csv.DictReader((marked / "gradebook.csv").open(encoding="utf-8", newline="")))
+    assert {row["learner"] for row in rows} >= {"'=HYPERLINK(1)", "../../up", "علی"}
+    assert all(row["points"] == "1.0" and row["worth"] == "2" for row in rows)
+    canvas = list(csv.reader((marked / "canvas.csv").open(encoding="utf-8", newline="")))
+    assert canvas[0] == ["Student", LESSON] and canvas[1] == ["    Points Possible", "2"]
+    (first, *_) = sorted((marked / "gradescope").iterdir())
+    assert json.loads(first.read_text(encoding="utf-8"))["tests"][0]["max_score"] == 2
+
+
+# The whole way
+
+RIGHT = "def dense_forward(x, W, b):\n    return jax.nn.relu(x @ W + b)"
+
+
+@pytest.fixture
+def handed_in(tmp_path: Path) -> Path:
+    """Return a folder with the submissions of four learners."""
+    folder = tmp_path / "handed_in"
+    codes = {"ada": None, "bob": "1 / 0", "eve": "import os\nos._exit(0)", "kim": RIGHT}
+    for name, code in codes.items():
+        (folder / name).mkdir(parents=True)
+        (folder / name / f"{LESSON}.ipynb").write_bytes(notebook(code))
+    return folder
+
+
+def points(out: Path) -> dict[str, float]:
+    rows = csv.DictReader((out / "gradebook.csv").open(encoding="utf-8", newline=""))
+    return {row["learner"]: float(row["points"]) for row in rows}
+
+
+EXPECTED = {"ada": 8, "bob": 6, "eve": 6, "kim": 8}
+
+
+@LINUX
+@pytest.mark.slow
+def test_a_class_is_graded_marked_by_hand_and_graded_again(
+    handed_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    written, problems = classroom.grade(handed_in, out)
+    assert points(out) == EXPECTED and not problems and out / "moodle.csv" in written
+    monkeypatch.setattr(worker, "grade", None)  # nothing is graded twice
+    classroom.grade(handed_in, out)
+    monkeypatch.undo()
+    classroom.mark(out, "bob", "03", TRACK, "dense_forward", 1.5, "a good idea")
+    assert classroom.regrade(out) == [] and points(out) == EXPECTED | {"bob": 7.5}
+    (page,) = (out / "feedback").glob("bob*")
+    assert "a good idea" in page.read_text(encoding="utf-8")
+    with pytest.raises(QuartetError, match="holds no submission of 'mallory'"):
+        classroom.mark(out, "mallory", "03", TRACK, "dense_forward", 1, "")
+
+
+@LINUX
+@pytest.mark.slow
+def test_a_corrected_check_shows_whose_points_change(
+    handed_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    classroom.grade(handed_in / "ada", out)
+    exercises = worker.checks.load_exercises(LESSON)
+    fewer = {name: exercises[name] for name in ("dense_forward", "deeper")}
+    monkeypatch.setattr(worker.checks, "load_exercises", lambda lesson: fewer)
+    (change,) = classroom.regrade(out)
+    assert (change.before, change.after) == (8, 2)
+
+
+@LINUX
+@pytest.mark.slow
+def test_a_killed_run_goes_on_where_it_stopped(handed_in: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "quartet.cli", "grade", handed_in, "--out", out]
+    for wanted in (1, 2):  # killed twice, each time after one more result
+        run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 120
+        while run.poll() is None and time.monotonic() < end and len(_rows(out)) < wanted:
+            time.sleep(0.02)
+        run.send_signal(signal.SIGKILL)
+        run.wait()
+    kept = {row.learner: row.grade for row in _rows(out)}
+    assert len(kept) >= 2
+    classroom.grade(handed_in, out)
+    assert points(out) == EXPECTED
+    assert all(row.grade == kept.get(row.learner, row.grade) for row in _rows(out))
+
+
+def _rows(out: Path) -> list[store.Row]:
+    return store.Store(out).rows() if (out / store.NAME).is_file() else []
+
+
+def test_a_solution_that_fails_its_own_check_stops_the_grading(
+    handed_in: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = {"results": [{"exercise": "deeper", "points": 1, "max_points": 2}], "problem": ""}
+    monkeypatch.setattr(worker, "grade", lambda *args: short)
+    with pytest.raises(QuartetError, match="Nothing was graded: the checks of 03_dense_layers"):
+        classroom.grade(handed_in, tmp_path / "out")
+
+
+def test_a_scheduler_that_is_not_there_is_named() -> None:
+    with (
+        pytest.raises(QuartetError, match="No Dask scheduler answers at tcp://127.0.0.1:1"),
+        classroom._cluster("tcp://127.0.0.1:1"),
+    ):
+        pass
+
+
+@pytest.fixture
+def cluster() -> Iterator[tuple[str, list[subprocess.Popen]]]:
+    """Start a Dask scheduler and two workers on loopback; return its address and the workers."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        address = f"tcp://127.0.0.1:{free.getsockname()[1]}"
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    dask = [sys.executable, "-m", "distributed.cli"]
+    port = address.rpartition(":")[2]
+    scheduler = [f"{dask[-1]}.dask_scheduler", "--host", "127.0.0.1", "--port", port]
+    worker = [f"{dask[-1]}.dask_worker", address, "--nthreads", "1", "--no-nanny"]
+    commands = [[*scheduler, "--no-dashboard"], *[[*worker, "--no-dashboard"]] * 2]
+    processes = [subprocess.Popen([*dask[:2], *each], **quiet) for each in commands]
+    yield address, processes[1:]
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+@LINUX
+@pytest.mark.slow
+def test_a_cluster_grades_each_submission_once_though_a_worker_dies(
+    handed_in: Path, tmp_path: Path, cluster: tuple, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address, workers = cluster
+    kept = []
+    put = store.Store.put
+
+    def put_and_kill(self: store.Store, row: store.Row) -> None:
+        put(self, row)
+        kept.append(row.learner)
+        workers[0].kill()
+
+    monkeypatch.setattr(store.Store, "put", put_and_kill)
+    classroom.grade(handed_in, tmp_path / "out", scheduler=address)
+    assert points(tmp_path / "out") == EXPECTED
+    assert sorted(kept) == sorted(EXPECTED)

@@ -1,0 +1,485 @@
+"""The judge gives right points, whatever a submission does, and nothing of it is left behind."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import psutil
+import pytest
+from nbformat import NotebookNode
+
+from quartet import QuartetError
+from quartet.grading import child, judge, session, submission, wire, worker
+from quartet.warm import client
+from utils import checks
+
+LESSON, TRACK = "03_dense_layers", "jax"
+CHEAP = ("dense_forward", "parameter_count")  # 2 points and 1 point
+EXERCISES = {name: checks.load_exercises(LESSON)[name] for name in CHEAP}
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's")
+
+
+@pytest.fixture
+def solved() -> NotebookNode:
+    return nbformat.read(worker.solution(LESSON, TRACK), as_version=4)
+
+
+def cell(notebook: NotebookNode, name: str) -> NotebookNode:
+    return next(each for each in notebook.cells if each.id == name)
+
+
+def assembled(notebook: NotebookNode) -> submission.Submission:
+    return submission.assemble(notebook, worker.handed_out(LESSON, TRACK))
+
+
+def points(grade: judge.Grade) -> dict[str, float]:
+    return {result.exercise: result.points for result in grade.results}
+
+
+def said(grade: judge.Grade, exercise: str) -> str:
+    return next(repr(result) for result in grade.results if result.exercise == exercise)
+
+
+# The wire
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        {"a": np.arange(6, dtype=np.float32).reshape(2, 3), "b": [1, "x", None, True, 2.5]},
+        {"a": (np.zeros((0, 3)), [np.array(5)]), "b": {"array": 1, "tuple": ("x",)}},
+    ],
+)
+def test_what_is_sent_arrives(message: dict) -> None:
+    stream = io.BytesIO()
+    wire.send(stream, message)
+    stream.seek(0)
+    found = wire.receive(stream.read)
+    np.testing.assert_equal(found, message)
+    assert wire.receive(stream.read) is None
+
+
+def frame(header: object, rest: bytes = b"") -> bytes:
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    return struct.pack("<I", len(raw)) + raw + rest
+
+
+ONE = {"tree": {"dict": {"a": {"array": 0}}}}
+NONSENSE = {
+    "a pickle": b"\x80\x04\x95\x10\x00\x00\x00\x00\x00\x00\x00\x8c\x02os",
+    "a header of 4 GB": b"\xff\xff\xff\xff",
+    "no JSON": frame(b"{"),
+    "deep JSON": frame(b"[" * 100_000),
+    "a list": frame([]),
+    "no arrays": frame({"tree": {"dict": {}}}),
+    "an array of objects": frame(ONE | {"arrays": [{"dtype": "O", "shape": [1]}]}, b"12345678"),
+    "a huge array": frame(ONE | {"arrays": [{"dtype": "<f8", "shape": [10**9, 10**9]}]}),
+    "a negative shape": frame(ONE | {"arrays": [{"dtype": "<f8", "shape": [-1]}]}),
+    "an array that breaks off": frame(ONE | {"arrays": [{"dtype": "<f8", "shape": [2]}]}, b"12"),
+    "an array that is not there": frame(ONE | {"arrays": []}),
+    "a message that is a number": frame({"tree": 5, "arrays": []}),
+    "two keys": frame({"tree": {"dict": {}, "tuple": []}, "arrays": []}),
+}
+
+
+@pytest.mark.parametrize("what", NONSENSE)
+def test_nonsense_on_the_wire_is_refused(what: str) -> None:
+    with pytest.raises(wire.WireError):
+        wire.receive(io.BytesIO(NONSENSE[what]).read)
+
+
+@pytest.mark.parametrize("value", [object(), np.array([object()]), np.array(["x"]), {1, 2}])
+def test_only_numbers_and_plain_values_are_sent(value: object) -> None:
+    with pytest.raises(wire.WireError):
+        wire.send(io.BytesIO(), {"value": value})
+
+
+# Notebooks
+
+
+FILES = {
+    "empty": (b"", "the file is empty"),
+    "no JSON": (b"hello", "it is not JSON"),
+    "cut off": (b'{"cells": [', "it is not JSON"),
+    "a merge conflict": (b'{\n"cells": [\n<<<<<<< HEAD\n', "line 3 is a mark of a merge conflict"),
+    "not text": (b"\xff\xfe\x00\x80", "no text in UTF-8"),
+    "a list": (b"[]", "no notebook"),
+    "no cells": (b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}}', "no notebook"),
+    "cells of numbers": (
+        b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [1]}',
+        "no notebook",
+    ),
+    "deep": (b"[" * 100_000, "no notebook"),
+    "another language": (
+        b'{"nbformat": 4, "nbformat_minor": 5, "cells": [], '
+        b'"metadata": {"kernelspec": {"language": "R", "name": "ir", "display_name": "R"}}}',
+        "is a notebook in R",
+    ),
+    "200 MB": (b" " * 200 * 2**20, "has 200 MB. Clear its outputs"),
+}
+
+
+@pytest.mark.parametrize("what", FILES)
+def test_a_file_that_is_no_notebook_is_named_with_a_remedy(what: str) -> None:
+    data, message = FILES[what]
+    with pytest.raises(QuartetError, match=message):
+        submission.parse(data, "mine.ipynb")
+
+
+def test_an_old_format_is_read(solved: NotebookNode) -> None:
+    old = nbformat.convert(deepcopy(solved), 3)
+    with_kernel = submission.parse(nbformat.writes(old, version=3).encode(), "old.ipynb")
+    assert sum(each.cell_type == "code" for each in with_kernel.cells) == len(
+        [each for each in solved.cells if each.cell_type == "code"]
+    )
+
+
+def test_the_checks_are_those_that_were_handed_out(solved: NotebookNode) -> None:
+    cell(solved, "dense_forward-check").source = "check('dense_forward', print)"
+    solved.cells.remove(cell(solved, "parameter_count-check"))
+    mine = assembled(solved)
+    handed_over = {step.check: step.source for step in mine.steps if step.check}
+    assert handed_over["dense_forward"] == 'check("dense_forward", dense_forward)'
+    assert handed_over["parameter_count"] == 'check("parameter_count", parameter_count)'
+    assert mine.remarks == (
+        "the check of dense_forward was changed; the original was used",
+        "the check of parameter_count was missing; the original was used",
+    )
+
+
+def test_of_two_copies_the_last_that_was_worked_on_counts(solved: NotebookNode) -> None:
+    mine = cell(solved, "dense_forward")
+    stub = cell(worker.handed_out(LESSON, TRACK), "dense_forward").source
+    early, late = deepcopy(mine), deepcopy(mine)
+    early.update(id="early", source="1 / 0")
+    late.update(id="late", source=stub)
+    place = solved.cells.index(mine)
+    solved.cells[place:place] = [early]
+    solved.cells.append(late)
+    found = assembled(solved)
+    sources = [step.source for step in found.steps]
+    assert mine.source in sources and "1 / 0" not in sources and stub not in sources
+    assert "the cell dense_forward was there 3 times; the last one worked on was used" in (
+        found.remarks
+    )
+
+
+# Grading, without a sandbox
+
+
+def graded(notebook: NotebookNode, folder: Path, start: Callable = session.start) -> judge.Grade:
+    return judge.grade(assembled(notebook), EXERCISES, folder, seed=11, start=start)
+
+
+def moved(notebook: NotebookNode) -> None:
+    """Put the cells of the exercises in the opposite order."""
+    solutions = [cell(notebook, name) for name in CHEAP]
+    for each in solutions:
+        notebook.cells.remove(each)
+    notebook.cells += reversed(solutions)
+
+
+def merged(notebook: NotebookNode) -> None:
+    """Merge a solution with its check, as JupyterLab does."""
+    check = cell(notebook, "dense_forward-check")
+    cell(notebook, "dense_forward").source += "\n\n" + check.source
+    notebook.cells.remove(check)
+
+
+def renamed(notebook: NotebookNode) -> None:
+    """Lose all identities, as some tools do."""
+    for number, each in enumerate(notebook.cells):
+        each.id, each.metadata = f"cell-{number}", {}
+
+
+def without_imports(notebook: NotebookNode) -> None:
+    first = next(each for each in notebook.cells if each.cell_type == "code")
+    notebook.cells.remove(first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [moved, merged, renamed, without_imports, lambda notebook: None])
+def test_a_right_answer_counts_wherever_its_cell_is(
+    change: Callable, solved: NotebookNode, tmp_path: Path
+) -> None:
+    change(solved)
+    assert points(graded(solved, tmp_path)) == {"dense_forward": 2, "parameter_count": 1}
+
+
+@pytest.mark.slow
+def test_an_untouched_notebook_gets_nothing_and_is_told_so(tmp_path: Path) -> None:
+    grade = graded(worker.handed_out(LESSON, TRACK), tmp_path)
+    assert grade.points == 0 and "not written yet" in said(grade, "dense_forward")
+
+
+@pytest.mark.slow
+def test_a_plain_process_grades_alike(
+    solved: NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUARTET_WARM", "0")
+    assert graded(solved, tmp_path).points == 3
+
+
+def test_cells_that_fail_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checks, "load", checks.load)  # the child replaces it
+    mine = child.Child("jax")
+    assert mine.run("x = 1\nx / 0", 5) == "ZeroDivisionError: division by zero (line 2: `x / 0`)"
+    assert mine.run("def f(:", 5).startswith("SyntaxError")
+    assert mine.run("while True: pass", 0.5) == "the cell passed its time limit of 0.5 s"
+    assert mine.run("x", 5) == ""
+
+
+# Hostile submissions, in the sandbox: what is put in the place of the first exercise's code, and
+# what the report must say about it. The other exercise keeps its point each time.
+
+ELSEWHERE = os.fspath(worker.ROOT)
+LIAR = """
+class Liar:
+    shape, dtype, size, ndim = (6, 4), 'float32', 24, 2
+    def __array__(self, *args, **named): {array}
+    def __eq__(self, other): return True
+    def __len__(self): return 6
+def dense_forward(x, W, b): return Liar()
+"""
+HOSTILE = {
+    "an endless loop": ("while True: pass", "time limit"),
+    "a loop that hears nothing": (
+        "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
+        "time limit",
+    ),
+    "a fork bomb": (
+        "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
+        "too many processes|time limit|ended",
+    ),
+    "a memory bomb": (
+        "import numpy as np\nkept = []\nwhile True: kept.append(np.ones(10**7))",
+        "too much memory|time limit",  # the latter where memory is slow to be had
+    ),
+    "a gigabyte of output": (
+        "for _ in range(1000): print('x' * 10**6)\nraise ValueError('printed')",
+        "printed",
+    ),
+    "a full disk": (
+        "files = [open(f'f{i}', 'wb') for i in range(9)]\n"
+        "for f in files:\n    for _ in range(50): f.write(b'x' * 2**20); f.flush()",
+        "No space left",
+    ),
+    "sys.exit": ("import sys\nsys.exit(0)", "SystemExit"),
+    "os._exit": ("import os\nos._exit(0)", "its process ended"),
+    "exit in the call": ("import os\ndef dense_forward(*args): os._exit(0)", "its process ended"),
+    "a kill of the parent": (
+        "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nraise ValueError('alive')",
+        "alive",
+    ),
+    "a kill of all": ("import os\nos.kill(-1, 9)", "No such process|its process ended"),
+    "a stop": ("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", "time limit"),
+    "a thread left behind": (
+        "import threading, time\n"
+        "threading.Thread(target=time.sleep, args=(999,)).start()\nraise ValueError('started')",
+        "started",
+    ),
+    "a process left behind": (
+        "import subprocess\nsubprocess.Popen(['sleep', '98765'], start_new_session=True)\n"
+        "raise ValueError('started')",
+        "started",
+    ),
+    "another check": (
+        "check = lambda *args: print('10 of 10 points')\n"
+        "import utils.checks\nutils.checks.judge = check",
+        "not defined",
+    ),
+    "NumPy patched": (
+        "import numpy as np\nnp.allclose = np.array_equal = lambda *a, **k: True\n"
+        "def dense_forward(x, W, b): return x @ W",
+        "got",
+    ),
+    "an object equal to all": (LIAR.format(array="raise TypeError('no array')"), "raised"),
+    "a shape that lies": (LIAR.format(array="import numpy; return numpy.ones(3)"), "got shape"),
+    "NaN": ("def dense_forward(x, W, b): return x @ W * float('nan')", "NaN"),
+    "infinity": ("def dense_forward(x, W, b): return x @ W + float('inf')", "infinity"),
+    "text": ("def dense_forward(x, W, b): return 'right'", "got a str"),
+    "objects": (
+        "import numpy as np\ndef dense_forward(x, W, b): return np.array([object()] * 3)",
+        "cannot be compared",
+    ),
+    "a huge result": (
+        "import numpy as np\ndef dense_forward(x, W, b): return np.zeros((2**15, 2**14), 'u1')",
+        "too large",
+    ),
+    "the notebook's own answers": (
+        "import numpy as np\ndef dense_forward(x, W, b): return np.ones((len(x), W.shape[1]))",
+        "got",
+    ),
+    "the reference": (
+        "from utils import checks\nchecks.load_exercises('03_dense_layers')",
+        "PermissionError",
+    ),
+    "the solutions": (
+        f"open('{ELSEWHERE}/solutions/jax/03_dense_layers.ipynb').read()",
+        "PermissionError",
+    ),
+    "a list of a home": ("import os\nos.listdir('/root')", "PermissionError"),
+    "a list of the temporary files": ("import os\nos.listdir('/tmp')", "PermissionError"),
+    "accounts": ("open('/etc/passwd').read()", "PermissionError"),
+    "other processes": (
+        "import os\nassert sorted(int(n) for n in os.listdir('/proc') if n.isdigit()) == [1, 2]\n"
+        "raise ValueError('alone')",
+        "alone",
+    ),
+    "the environment": (
+        "import os\nfound = open('/proc/self/environ').read() + str(os.environ)\n"
+        "assert 'TEACHERS_SECRET' not in found\nraise ValueError('nothing')",
+        "nothing",
+    ),
+    "TCP": ("import socket\nsocket.create_connection(('127.0.0.1', 22))", "PermissionError"),
+    "UDP": ("import socket\nsocket.socket(socket.AF_INET, socket.SOCK_DGRAM)", "PermissionError"),
+    "Unix sockets": ("import socket\nsocket.socket(socket.AF_UNIX)", "PermissionError"),
+    "a new namespace": (
+        "import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0, 'refused'",
+        "refused",
+    ),
+    "bytes by hand": (
+        "import os\nfor number in range(3, 30):\n    try: os.write(number, b'x' * 99)\n"
+        "    except OSError: pass",
+        "sent something that is no answer",
+    ),
+    "an answer by hand": (
+        "import os, json, struct\n"
+        'raw = json.dumps({"tree": {"dict": {"problem": "", "value": 3}}, "arrays": []}).encode()\n'
+        "for number in range(3, 30):\n"
+        "    try: os.write(number, struct.pack('<I', len(raw)) + raw)\n"
+        "    except OSError: pass",
+        "it answers no question",
+    ),
+}
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give cells and processes less time than in earnest, so that endless ones end soon."""
+    monkeypatch.setenv("TEACHERS_SECRET", "42")
+    monkeypatch.setattr(session, "CELL_SECONDS", 6)
+    monkeypatch.setattr(session, "GRACE_SECONDS", 2)
+
+
+@on_linux
+@pytest.mark.slow
+@pytest.mark.parametrize("what", HOSTILE)
+def test_a_hostile_submission_harms_only_itself(
+    what: str, solved: NotebookNode, tmp_path: Path, quick: None
+) -> None:
+    code, message = HOSTILE[what]
+    cell(solved, "dense_forward").source = code
+    grade = graded(solved, tmp_path, session.start_locked)
+    assert re.search(message, said(grade, "dense_forward")), said(grade, "dense_forward")
+    assert points(grade) == {"dense_forward": 0, "parameter_count": 1}
+    assert list(tmp_path.iterdir()) == []
+    assert nothing_is_left()
+
+
+def nothing_is_left() -> bool:
+    """Return whether no learner's process runs, waiting a moment for those that are ending."""
+    for _ in range(50):
+        warm = [status for status in client.running() if status.track == TRACK]
+        names = [
+            " ".join(process.cmdline()) for process in psutil.process_iter() if running(process)
+        ]
+        if not any(status.kernels for status in warm) and not any("98765" in n for n in names):
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def running(process: psutil.Process) -> bool:
+    try:
+        return bool(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.Error:
+        return False
+
+
+@on_linux
+@pytest.mark.slow
+def test_right_answers_get_their_points_in_the_sandbox(
+    solved: NotebookNode, tmp_path: Path
+) -> None:
+    assert graded(solved, tmp_path, session.start_locked).points == 3
+
+
+@on_linux
+@pytest.mark.slow
+def test_right_answers_get_their_points_beside_a_fork_bomb(
+    solved: NotebookNode, tmp_path: Path, quick: None
+) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    bomb = deepcopy(solved)
+    cell(bomb, "dense_forward").source = HOSTILE["a fork bomb"][0]
+    folders = [tmp_path / "bomb", tmp_path / "right"]
+    for folder in folders:
+        folder.mkdir()
+    with ThreadPoolExecutor(2) as pool:
+        found = pool.map(lambda *of: graded(*of, session.start_locked), [bomb, solved], folders)
+        assert [grade.points for grade in found] == [1, 3]
+
+
+WALLS = """
+import os, sys
+from pathlib import Path
+import encodings.idna, psutil
+from quartet.grading import sandbox
+scratch = Path(sys.argv[1])
+os.chown(scratch, 65534, 65534)
+os.setgroups([]); os.setgid(65534); os.setuid(65534)
+__import__("ctypes").CDLL(None).prctl(4, 1)  # as a process that did not change its user
+sandbox.enter(scratch, [], sandbox.Limits(processes=20, scratch=2**20))
+def refused(action):
+    try: action()
+    except OSError as error: return type(error).__name__
+    return "allowed"
+import socket
+print(refused(lambda: open("/etc/passwd")), refused(lambda: socket.socket()),
+      refused(lambda: os.listdir("/tmp")), refused(lambda: Path("x").write_bytes(b"x" * 2**21)),
+      refused(lambda: [os.fork() or os._exit(__import__("time").sleep(1) or 0) for _ in range(30)]),
+      sorted(n for n in os.listdir("/proc") if n.isdigit())[0], flush=True)
+"""
+
+
+@on_linux
+@pytest.mark.skipif(os.geteuid() != 0, reason="as an ordinary user the tests above have shown it")
+def test_the_walls_stand_for_an_ordinary_user() -> None:
+    with tempfile.TemporaryDirectory(prefix="quartet-") as scratch:  # not below a folder of root's
+        command = [sys.executable, "-c", WALLS, scratch]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert os.listdir(scratch) == []
+    expected = "PermissionError PermissionError PermissionError OSError BlockingIOError 1"
+    assert done.stdout.strip() == expected, done.stderr
+
+
+def test_without_a_sandbox_nothing_is_graded(
+    solved: NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refusing:
+        def ask(self, question: dict, seconds: float) -> dict:
+            return {"problem": "it needs Linux with Landlock (5.13 or newer)"}
+
+        def kill(self) -> None: ...
+
+    monkeypatch.setattr(session, "start", lambda *args: Refusing())
+    with pytest.raises(
+        QuartetError, match="no sandbox for submissions here: it needs Linux.*--no-s"
+    ):
+        graded(solved, tmp_path, session.start_locked)
