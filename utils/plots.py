@@ -83,3 +83,43 @@ def confusion_matrix(
     ax.set_yticks(range(len(classes)), classes)
     ax.set(title=title, xlabel="predicted class", ylabel="true class")
     return ax
+
+
+def graph(nodes: Mapping[str, str], edges: Sequence[tuple[str, str]], title: str) -> Axes:
+    """Draw a directed graph without cycles from left to right.
+
+    Parameters
+    ----------
+    nodes : name -> the text in its box; a node with no edge into it stands just before its use.
+    edges : pairs of names, from and to.
+    """
+    at = _places(nodes, edges)
+    columns = 1 + max(column for column, _ in at.values())
+    _, ax = plt.subplots(figsize=(1 + 0.85 * columns, 2), layout="constrained")
+    for a, b in edges:
+        span = at[b][0] - at[a][0]
+        bend = -1 / span if span > 1 else 0  # an edge that passes nodes goes around them
+        style = {"arrowstyle": "->", "connectionstyle": f"arc3,rad={bend}", "color": "0.3"}
+        ax.annotate("", at[b], at[a], arrowprops=style | {"shrinkA": 17, "shrinkB": 24})
+    box = {"boxstyle": "round", "facecolor": "white", "edgecolor": "0.3"}
+    for name, text in nodes.items():
+        ax.text(*at[name], text, ha="center", va="center", fontsize=7, bbox=box)
+    ax.set(title=title, xlim=(-0.6, columns - 0.4), ylim=(-1.3, 0.8))
+    ax.axis("off")
+    return ax
+
+
+def _places(
+    nodes: Mapping[str, str], edges: Sequence[tuple[str, str]]
+) -> dict[str, tuple[int, float]]:
+    """Return name -> column and height: the longest path into a node is its column."""
+    column = dict.fromkeys(nodes, 0)
+    for _ in nodes:  # often enough for every path
+        for a, b in edges:
+            column[b] = max(column[b], column[a] + 1)
+    sources = nodes.keys() - {b for _, b in edges}
+    for name in sources:
+        column[name] = min((column[b] for a, b in edges if a == name), default=1) - 1
+    order = sorted(nodes, key=sources.__contains__)  # sources stand below
+    ranks = {c: [n for n in order if column[n] == c] for c in column.values()}
+    return {n: (c, -0.9 * i) for c, row in ranks.items() for i, n in enumerate(row)}
