@@ -183,6 +183,24 @@ def reset(lesson: Lesson, track: OneTrack) -> None:
 
 
 @app.command()
+def release(
+    lessons: Annotated[
+        list[str], typer.Argument(metavar="LESSON", help="As 03, 03_dense_layers or a path.")
+    ],
+    out: Annotated[Path, typer.Option(help="A new folder for the copy.")],
+    self_check: Annotated[
+        bool,
+        typer.Option("--self-check", help="Hand out the check cells' inputs and results, too."),
+    ] = False,
+) -> None:
+    """Make what a class is handed out: the course without references and solutions."""
+    from quartet.grading.release import release as make
+
+    written = make(lessons, out, self_check)
+    typer.echo(f"{len(written)} exercise notebooks, and what they need, are in {out}.")
+
+
+@app.command()
 def grade(
     submissions: Annotated[Path, typer.Argument(help="A folder, a ZIP of an LMS, a notebook.")],
     out: Out,

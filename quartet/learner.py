@@ -50,6 +50,8 @@ def check(
     ------
     QuartetError if a lesson or a track is unknown, or no notebook was worked in.
     """
+    if not (root / "solutions").is_dir():
+        raise QuartetError("This copy of the course holds no answers: your teacher's copy grades.")
     begun = [path for path in find_notebooks(names, tracks, "exercise", root) if _is_begun(path)]
     if not begun:
         raise QuartetError("None of these exercises has been worked in: open one in exercises/.")

@@ -22,9 +22,9 @@ import pytest
 from nbformat import NotebookNode
 
 from quartet import QuartetError
-from quartet.grading import child, judge, session, submission, wire, worker
+from quartet.grading import child, judge, session, submission, worker
 from quartet.warm import client
-from utils import checks
+from utils import checks, wire
 
 LESSON, TRACK = "03_dense_layers", "jax"
 CHEAP = ("dense_forward", "parameter_count")  # 2 points and 1 point

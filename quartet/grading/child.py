@@ -14,8 +14,7 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from quartet.grading import wire
-from utils import checks
+from utils import checks, wire
 from utils.tracks import TRACKS
 
 TOO_MUCH_MEMORY = 90  # the exit status that says so

@@ -18,12 +18,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from quartet import QuartetError
-from quartet.grading import wire
 from quartet.grading.sandbox import REASONS, Limits
 from quartet.grading.submission import Submission
 from quartet.warm import client
 from quartet.warm.places import WarmError, runtime_folder
 from quartet.warm.provisioner import are_wanted, can_fork
+from utils import wire
 from utils.checks import Answer, Case, Exercise
 
 CELL_SECONDS = 60  # for each of the learner's cells

@@ -1,4 +1,4 @@
-"""Frames between the judge and a learner's process: JSON and raw arrays, never pickles.
+"""Frames of JSON and raw arrays: what passes between processes, and into files, without pickles.
 
 A frame is the length of its header (4 bytes), the header as JSON, and the bytes of its arrays. What
 comes from a learner's process is not trusted: sizes, kinds and depth are bounded before anything
