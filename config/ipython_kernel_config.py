@@ -4,8 +4,9 @@ They are installed into the environment's etc/ipython. After an edit, `make lab`
 """
 
 import os
+import sys
 
-from quartet import compiled
+from quartet import compiled, lighter
 
 # One thread for each of PyTorch's, NumPy's and scikit-learn's operations. The lessons are small:
 # more threads gain nothing there, and on busy cores they wait for each other (a fit of seconds
@@ -24,6 +25,11 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # JAX finds again what an earlier kernel has compiled. Off: QUARTET_JIT_CACHE=0 make lab
 for name, value in compiled.settings().items():
     os.environ.setdefault(name, value)
+
+# Where TensorFlow is installed, TensorBoard imports it to read and write its files. Its own code
+# can do that, too, and takes over where it finds a module of this name. So a PyTorch notebook does
+# not wait for TensorFlow.
+sys.meta_path.insert(0, lighter.TensorBoardAlone)
 
 # What C++ code prints before that setting is heard goes to the terminal, not in red into the first
 # cell. The price: so does the output of programs that a cell starts with subprocess.

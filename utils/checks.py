@@ -11,6 +11,7 @@ import _thread
 import html
 import importlib.util
 import os
+import sys
 import threading
 import traceback
 from collections import Counter
@@ -203,6 +204,7 @@ def load_exercises(lesson: str) -> dict[str, Exercise]:
         raise FileNotFoundError(f"There is no {path}: is {lesson!r} the lesson's folder name?")
     spec = importlib.util.spec_from_file_location(f"checks_{lesson}", path)
     module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look for it there
     spec.loader.exec_module(module)
     return {exercise.name: exercise for exercise in module.EXERCISES}
 

@@ -13,6 +13,7 @@ import gc
 import importlib
 import importlib.util
 import json
+import logging
 import os
 import selectors
 import signal
@@ -39,8 +40,16 @@ REQUEST_SECONDS = 5  # how long who connects may take to say what he wants
 COMMON = (
     "ipykernel.kernelapp",
     "matplotlib.pyplot",
+    "sklearn.cluster",
+    "sklearn.datasets",
+    "sklearn.decomposition",
+    "sklearn.ensemble",
     "sklearn.linear_model",
+    "sklearn.model_selection",
     "sklearn.neural_network",
+    "tensorboard.backend.event_processing.event_accumulator",
+    "tensorboard.summary",
+    "tqdm",
     "utils.checks",
     "utils.code",
     "utils.data",
@@ -230,6 +239,9 @@ def become(kernel: Kernel, set_since: dict[str, str]) -> None:
 
     app = IPKernelApp.instance(parent_handle=os.getppid())  # it ends when the warm process does
     app.initialize(kernel.argv[1:])
+    for handler in logging.getLogger().handlers:  # such as Grain makes when it is imported
+        if isinstance(handler, logging.StreamHandler):
+            handler.setStream(sys.stderr)
     app.start()
 
 
