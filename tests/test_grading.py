@@ -23,7 +23,6 @@ from nbformat import NotebookNode
 
 from quartet import QuartetError
 from quartet.grading import child, judge, session, submission, worker
-from quartet.warm import client
 from utils import checks, wire
 
 LESSON, TRACK = "03_dense_layers", "jax"
@@ -384,30 +383,40 @@ def test_a_hostile_submission_harms_only_itself(
 ) -> None:
     code, message = HOSTILE[what]
     cell(solved, "dense_forward").source = code
-    grade = graded(solved, tmp_path, session.start_locked)
+    watched = Watched()
+    grade = graded(solved, tmp_path, watched.start)
     assert re.search(message, said(grade, "dense_forward")), said(grade, "dense_forward")
     assert points(grade) == {"dense_forward": 0, "parameter_count": 1}
     assert list(tmp_path.iterdir()) == []
-    assert nothing_is_left()
+    assert watched.nothing_is_left()
 
 
-def nothing_is_left() -> bool:
-    """Return whether no learner's process runs, waiting a moment for those that are ending."""
-    for _ in range(50):
-        warm = [status for status in client.running() if status.track == TRACK]
-        names = [
-            " ".join(process.cmdline()) for process in psutil.process_iter() if running(process)
-        ]
-        if not any(status.kernels for status in warm) and not any("98765" in n for n in names):
-            return True
-        time.sleep(0.1)
-    return False
+class Watched:
+    """Starts learners' processes and knows afterwards whether one of them is left.
+
+    When the first process of a sandbox is gone, so are, by Linux's rule, all that were in it.
+    """
+
+    def __init__(self) -> None:
+        self.started: list[psutil.Process] = []
+
+    def start(self, track: str, folder: Path) -> session.Process:
+        process = session.start_locked(track, folder)
+        outside = psutil.Process(process.handle.pid)
+        self.started += [outside, *outside.children(recursive=True)]
+        return process
+
+    def nothing_is_left(self) -> bool:
+        end = time.monotonic() + 10
+        while any(map(running, self.started)) and time.monotonic() < end:
+            time.sleep(0.05)
+        return len(self.started) >= 3 and not any(map(running, self.started))
 
 
 def running(process: psutil.Process) -> bool:
     try:
-        return bool(process.cmdline()) and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.Error:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
         return False
 
 
