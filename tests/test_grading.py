@@ -91,6 +91,9 @@ NONSENSE = {
     "an array that breaks off": frame(ONE | {"arrays": [{"dtype": "<f8", "shape": [2]}]}, b"12"),
     "an array that is not there": frame(ONE | {"arrays": []}),
     "a message that is a number": frame({"tree": 5, "arrays": []}),
+    "a message that holds a number": frame({"tree": {"dict": 5}, "arrays": []}),
+    "an endless shape": frame(ONE | {"arrays": [{"dtype": "<f8", "shape": [float("inf")]}]}),
+    "a dtype with code": frame(ONE | {"arrays": [{"dtype": "(2,)f8", "shape": [1]}]}, b"1" * 16),
     "two keys": frame({"tree": {"dict": {}, "tuple": []}, "arrays": []}),
 }
 
@@ -123,6 +126,16 @@ FILES = {
         "no notebook",
     ),
     "deep": (b"[" * 100_000, "no notebook"),
+    "an identity that is a list": (
+        b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{"cell_type": "code", '
+        b'"id": "a", "metadata": {"nbgrader": {"grade_id": ["x"]}}, "source": "", "outputs": [], '
+        b'"execution_count": null}]}',
+        "its cells cannot be read",
+    ),
+    "metadata that are a list": (
+        b'{"nbformat": 4, "nbformat_minor": 5, "metadata": {"quartet": []}, "cells": []}',
+        "no notebook",
+    ),
     "another language": (
         b'{"nbformat": 4, "nbformat_minor": 5, "cells": [], '
         b'"metadata": {"kernelspec": {"language": "R", "name": "ir", "display_name": "R"}}}',
@@ -476,6 +489,25 @@ def test_the_walls_stand_for_an_ordinary_user() -> None:
         assert os.listdir(scratch) == []
     expected = "PermissionError PermissionError PermissionError OSError BlockingIOError 1"
     assert done.stdout.strip() == expected, done.stderr
+
+
+def test_one_submission_on_which_the_grader_fails_keeps_no_other_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError("planted")
+
+    monkeypatch.setattr(judge, "grade", fail)
+    done = worker.grade(worker.solution(LESSON, TRACK).read_bytes(), LESSON, TRACK, 1)
+    assert "the grader itself failed on it: ZeroDivisionError" in done["problem"]
+    assert len(done["results"]) == 5 and not any(each["points"] for each in done["results"])
+
+
+def test_an_answer_of_another_kind_is_judged_and_does_no_harm() -> None:
+    deeper = checks.load_exercises(LESSON)["deeper"]
+    (case,) = deeper.cases(np.random.default_rng(0))
+    endless = checks.Answer((np.zeros(2000), np.array([[np.inf, 1.0]])))
+    assert "of the wrong kind" in checks.judge(deeper, case, endless).message
 
 
 def test_without_a_sandbox_nothing_is_graded(

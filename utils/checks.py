@@ -28,6 +28,8 @@ from utils.tracks import ROOT, TRACKS, Track
 
 MIME = "application/vnd.quartet.check+json"
 SELF_CHECK_SEED = 0
+# What comparing a result may raise that is not of the kind that was asked for.
+WRONG_KIND = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 CASES = "cases.bin"  # in a lesson's folder, instead of checks.py: see quartet/grading/release.py
 NBGRADER = "NBGRADER_EXECUTION"  # set by nbgrader, to "autograde" or "validate"
 
@@ -327,7 +329,7 @@ def judge(exercise: Exercise, case: Case, answer: Answer) -> Verdict:
         return Verdict(0, "it returned None: is there a `return` at its end?")
     try:
         return case.judge(answer.value) if case.judge else _compare(exercise, case, answer.value)
-    except (TypeError, ValueError) as error:
+    except WRONG_KIND as error:
         return Verdict(0, f"its result is of the wrong kind: {_short(str(error))}")
 
 
@@ -350,7 +352,7 @@ def _compare(exercise: Exercise, case: Case, value: Any) -> Verdict:
 def _why(exercise: Exercise, case: Case, value: np.ndarray) -> str | None:
     try:
         return exercise.mistake(case, value)
-    except (TypeError, ValueError, IndexError):
+    except WRONG_KIND:
         return None  # it compares with values of the right shape, and this shape did not fit
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import struct
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -18,6 +19,7 @@ import numpy as np
 LONGEST_HEADER = 2**20  # bytes
 MOST_BYTES = 2**28  # of all arrays in a frame
 KINDS = "biufc"  # booleans, integers, unsigned, floats, complex numbers
+DTYPE = re.compile(rf"[<>|][{KINDS}]\d{{1,2}}")  # NumPy knows larger words, with code in them
 ARRAY, TUPLE, DICT = "array", "tuple", "dict"  # what an object in the header's tree stands for
 
 
@@ -66,7 +68,14 @@ def receive(read: Callable[[int], bytes]) -> dict[str, Any] | None:
     try:
         arrays = _arrays(header["arrays"], read)
         tree = _with_arrays(header["tree"], arrays)
-    except (KeyError, TypeError, IndexError, RecursionError, ValueError) as error:
+    except (
+        ArithmeticError,
+        AttributeError,
+        LookupError,
+        RecursionError,
+        TypeError,
+        ValueError,
+    ) as error:
         raise WireError(f"a malformed frame: {error!r}") from None
     if not isinstance(tree, dict):
         raise WireError("a frame without a message")
@@ -99,10 +108,10 @@ def _exactly(read: Callable[[int], bytes], size: int) -> bytes:
 def _arrays(about: list[dict[str, Any]], read: Callable[[int], bytes]) -> list[np.ndarray]:
     arrays, left = [], MOST_BYTES
     for each in about:
-        dtype = np.dtype(str(each["dtype"]))
         shape = [int(n) for n in each["shape"]]
-        if dtype.kind not in KINDS or dtype.names or len(shape) > 32 or min(shape, default=0) < 0:
+        if not DTYPE.fullmatch(each["dtype"]) or len(shape) > 32 or min(shape, default=0) < 0:
             raise WireError(f"an array of {each}")
+        dtype = np.dtype(each["dtype"])
         size = math.prod(shape) * dtype.itemsize
         left -= size
         if left < 0:

@@ -268,7 +268,11 @@ class Session:
 def _answer(found: dict[str, Any]) -> Answer:
     problem = str(found.get("problem", ""))[:LONGEST_TEXT]
     value = found.get("value")
-    if not _is_plain(value):
+    try:
+        plain = _is_plain(value)
+    except RecursionError:
+        plain = False
+    if not plain:
         return Answer(problem="its process sent something that is no result")
     return Answer(value, problem, found.get("unwritten") is True)
 

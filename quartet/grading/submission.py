@@ -93,8 +93,10 @@ def _why_no_json(text: str) -> str:
 
 def _check(name: str, notebook: NotebookNode) -> None:
     for cell in notebook.cells:
-        if not isinstance(cell.source, str):
+        if not isinstance(cell.source, str) or not isinstance(_identity(cell), str):
             raise TypeError
+    if not isinstance(notebook.metadata.get("quartet", {}), dict):
+        raise TypeError
     language = notebook.metadata.get("kernelspec", {}).get("language", "python")
     if language != "python":
         raise QuartetError(f"{name} is a notebook in {language}; the exercises are in Python.")
@@ -113,7 +115,7 @@ def assemble(handed_in: NotebookNode, handed_out: NotebookNode) -> Submission:
     mine = list(_own_steps(handed_in, original))
     answers = {step.id: step.source for step in mine if _role(original.get(step.id, {}))}
     steps = (*given, *mine, *checks)
-    remarks = tuple(_remarks(handed_in, original, answers))
+    remarks = tuple(_remarks(handed_in, original))
     return Submission(about["lesson"], about["track"], steps, answers, remarks)
 
 
@@ -135,9 +137,7 @@ def _own_steps(handed_in: NotebookNode, original: dict[str, NotebookNode]) -> It
             yield Step(key, cell.source)
 
 
-def _remarks(
-    handed_in: NotebookNode, original: dict[str, NotebookNode], answers: dict[str, str]
-) -> Iterator[str]:
+def _remarks(handed_in: NotebookNode, original: dict[str, NotebookNode]) -> Iterator[str]:
     there = [(_identity(cell), cell) for cell in _code(handed_in)]
     for key, cell in original.items():
         copies = [mine for name, mine in there if name == key]

@@ -45,8 +45,14 @@ def grade(data: bytes, lesson: str, track: str, seed: int, sandbox: bool = True)
     except QuartetError as error:
         return _nothing(exercises, str(error)) | {"seconds": time.perf_counter() - begin}
     start: Callable[[str, Path], Process] = start_locked if sandbox else start_clean
-    with tempfile.TemporaryDirectory(prefix="quartet-") as folder:
-        graded = judge.grade(mine, exercises, Path(folder), seed, start)
+    try:
+        with tempfile.TemporaryDirectory(prefix="quartet-") as folder:
+            graded = judge.grade(mine, exercises, Path(folder), seed, start)
+    except QuartetError:
+        raise
+    except Exception as error:  # one submission must not keep the others from being graded
+        problem = f"the grader itself failed on it: {error!r}"
+        return _nothing(exercises, problem) | {"seconds": time.perf_counter() - begin}
     results = [_plain(result) for result in graded.results]
     about = {"results": results, "remarks": list(graded.remarks), "answers": mine.answers}
     return about | {"problem": "", "seconds": round(time.perf_counter() - begin, 2)}
