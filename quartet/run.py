@@ -183,9 +183,10 @@ def summary(runs: list[Run]) -> Table:
 
 
 class _PeakMemory:
-    """While it is entered, a thread keeps the peak of the resident memory of a client's kernel.
+    """While it is entered, a thread keeps the peak of the memory of a client's kernel.
 
-    The sum over the kernel and its child processes is meant; memory they share counts twice.
+    The sum over the kernel and its child processes is meant. Memory that they share counts once
+    on Linux (proportional set size), and once for each of them elsewhere (resident set size).
     """
 
     def __init__(self, client: NotebookClient) -> None:
@@ -210,9 +211,14 @@ class _PeakMemory:
         try:
             kernel = psutil.Process(pid) if pid else None
             tree = [kernel, *kernel.children(recursive=True)] if kernel else []
-            return sum(process.memory_info().rss for process in tree)
+            return sum(_memory(process) for process in tree)
         except psutil.Error:
             return 0
+
+
+def _memory(process: psutil.Process) -> int:
+    about = process.memory_full_info() if psutil.LINUX else process.memory_info()
+    return about.pss if psutil.LINUX else about.rss
 
 
 def _execute(client: NotebookClient, current: Callable[[], NotebookNode | None]) -> str:
