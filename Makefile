@@ -27,7 +27,7 @@ build: python ## Build notebooks/, exercises/ and solutions/ from lessons/
 	@$(SETUP) teach
 	@.venv/bin/quartet build
 
-bench: python ## Measure kernels, notebooks and training steps, into docs/bench/
+bench: python ## Measure kernels, training steps, checks and grading, into docs/bench/
 	@$(SETUP)
 	@.venv/bin/quartet bench
 

@@ -269,7 +269,7 @@ def bench(
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often to measure each.")] = 5,
 ) -> None:
-    """Measure kernels, notebooks and training steps side by side; write docs/bench/."""
+    """Measure kernels, training steps, checks and grading side by side; write docs/bench/."""
     from quartet.bench import bench as measure
 
     typer.echo(f"Written: {measure(parts or (), rounds)}")

@@ -35,13 +35,18 @@ def keep_solutions(notebook: NotebookNode) -> None:
         cell.source = "\n".join(line for line in lines if not GIVEN.fullmatch(line))
 
 
+def is_answer(cell: NotebookNode) -> bool:
+    """Return whether a cell of an exercise or solution notebook is one to write in."""
+    return bool(cell.metadata.get("nbgrader", {}).get("solution"))
+
+
 def hand_out(notebook: NotebookNode) -> None:
     """Replace the solutions in an exercise notebook by what a learner is to start from.
 
     The notebook notes what it was handed out as, so that `edited` can tell a learner's work.
     """
     for cell in notebook.cells:
-        if cell.metadata.get("nbgrader", {}).get("solution"):
+        if is_answer(cell):
             cell.source = cleared(cell.source)
     notebook.metadata.quartet["handed_out"] = _sources(notebook)
 

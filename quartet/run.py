@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import os
 import tempfile
 import threading
@@ -185,8 +186,7 @@ def summary(runs: list[Run]) -> Table:
 class _PeakMemory:
     """While it is entered, a thread keeps the peak of the memory of a client's kernel.
 
-    The sum over the kernel and its child processes is meant. Memory that they share counts once
-    on Linux (proportional set size), and once for each of them elsewhere (resident set size).
+    The sum over the kernel and its child processes is meant.
     """
 
     def __init__(self, client: NotebookClient) -> None:
@@ -208,17 +208,21 @@ class _PeakMemory:
 
     def _sample(self) -> int:
         pid = getattr(getattr(self.client.km, "provisioner", None), "pid", None)
-        try:
-            kernel = psutil.Process(pid) if pid else None
-            tree = [kernel, *kernel.children(recursive=True)] if kernel else []
-            return sum(_memory(process) for process in tree)
-        except psutil.Error:
-            return 0
+        return memory(pid) if pid else 0
 
 
-def _memory(process: psutil.Process) -> int:
-    about = process.memory_full_info() if psutil.LINUX else process.memory_info()
-    return about.pss if psutil.LINUX else about.rss
+def memory(pid: int) -> int:
+    """Return the memory in bytes of a process and of what it started; 0 if it is gone.
+
+    What they share counts once on Linux (proportional set size), elsewhere once for each.
+    """
+    total = 0
+    with contextlib.suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for each in (process, *process.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                total += each.memory_full_info().pss if psutil.LINUX else each.memory_info().rss
+    return total
 
 
 def _execute(client: NotebookClient, current: Callable[[], NotebookNode | None]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from rich.progress import Progress
 
 from quartet import QuartetError
-from quartet.bench import PARTS, about, bench, measure, merged, page
+from quartet.bench import PARTS, about, bench, checking, grading, measure, merged, page
 from quartet.bench.steps import epochs
 from quartet.build import build
 from quartet.run import find_notebooks
@@ -37,6 +38,17 @@ def results() -> dict:
     epochs = {"lesson_epoch": [0.2, 0.3], "builtin_epoch": [0.4, 0.4]}
     found = {"starts": starts, "memory": memory, "lessons": lessons, "warming": warming}
     found |= {"tiny": runs, "tree": runs, "steps": [{"lesson": "05", "track": "jax"} | epochs]}
+    found["checks"] = [
+        {"lesson": "03", "track": "jax", "exercise": e, "seconds": [s, s]}
+        for e, s in (("quick", 0.01), ("slow", 0.3), ("middle", 0.1))
+    ]
+    found["grading"] = [
+        {"lesson": "03", "track": "jax", "grader": g, "seconds": s, "peak_mib": 9}
+        | {"points": {"ada": 10.0, "bob": p}}
+        for g, s, p in (("nbgrader", 40.0, 7), ("quartet", 8.0, 7.5))
+    ]
+    counts = {"submissions": 1000, "kept": 501, "lost": 0, "twice": 0}
+    found["many"] = counts | {"seconds": 300.2, "peak_mib": 900, "early_mib": 80, "late_mib": 90}
     return about() | found | {"measured": dict.fromkeys(found, "2026-11-21")}
 
 
@@ -46,7 +58,10 @@ def test_the_page_shows_medians_and_the_median_of_ratios(tmp_path: Path) -> None
     assert "| 03 | JAX | 8.00 | 4.00 | 2.00 | 2.0 × | 4.0 × | 9 |" in text
     assert text.count("| warm, two at a time | 3.00 | 3.0 × |") == 2
     assert "| 05 | JAX | 250 | 400 | 0.62 | 1.1 |" in text
-    assert text.count("Measured on 2026-11-21, 2 rounds.") == 4
+    assert text.count("Measured on 2026-11-21, 2 rounds.") == 5
+    assert "| JAX | 20.00 | 4.00 | 5.0 × | 3 × | 9 | 9 | 1 of 2 |" in text
+    assert "killed when 501 results were there, and started again: 0 lost, 0 graded twice" in text
+    assert "| JAX | 3 | 0.100 | 0.300 | 03 `slow` | 1 |" in text
     page.plot(results(), tmp_path / "bench.png")
     assert (tmp_path / "bench.png").stat().st_size > 10_000
 
@@ -113,3 +128,46 @@ def test_a_notebook_that_fails_ends_it(
     monkeypatch.setattr(measure, "RUNS", {"warm": ("warm", 0)})
     with pytest.raises(QuartetError, match="(?s)nbval fails: .*ZeroDivisionError"):
         measure.tree(sources, 1, QUIET)
+
+
+def test_a_check_is_timed_without_the_learners_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = []
+    monkeypatch.setattr(checking, "display", lambda bundle, raw: shown.append(bundle))
+
+    def check(name: str, function: Callable) -> None:
+        time.sleep(0.05)
+        assert [function(1), function(x=2)] == [1, 2] and function.__name__ == "slow"
+
+    def slow(x: int) -> int:
+        time.sleep(0.3)
+        return x
+
+    checking.show(check, 2, "slow", slow)
+    found = shown[0][checking.MIME]
+    assert found["exercise"] == "slow" and len(found["seconds"]) == 2
+    assert all(0.05 <= seconds < 0.3 for seconds in found["seconds"])
+
+
+@pytest.mark.slow
+def test_each_check_of_a_solution_is_timed(course: Path) -> None:
+    build(root=course)
+    found = checking.checks(find_notebooks((), ["jax"], "solution", root=course), 2, QUIET)
+    assert [(each["track"], each["exercise"]) for each in found] == [
+        ("jax", "double"), ("jax", "halve"),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_both_graders_give_a_class_its_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grading, "TRACKS", {"jax": TRACKS["jax"]})
+    theirs, ours = grading.classes("03_dense_layers", 3, QUIET)
+    assert theirs["points"] == ours["points"]
+    assert list(ours["points"].values()) == [10, 10, 7]
+    assert min(ours["seconds"], ours["peak_mib"], theirs["seconds"], theirs["peak_mib"]) > 0
+
+
+@pytest.mark.slow
+def test_a_killed_run_over_many_loses_none_and_grades_none_twice() -> None:
+    found = grading.thousand("03_dense_layers", "pytorch", 20)
+    assert 10 <= found["kept"] < 20 and found["lost"] == found["twice"] == 0
+    assert 0 < found["early_mib"] <= found["late_mib"] <= found["peak_mib"]

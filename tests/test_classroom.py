@@ -137,7 +137,7 @@ def test_days_late_and_weights_change_what_counts(tmp_path: Path) -> None:
     rules = settings.read(path)
     results = [{"exercise": "dense_forward", "points": 1, "max_points": 2, "lines": []}]
     grade = {"results": results, "remarks": [], "answers": {}, "problem": "", "seconds": 1}
-    row = store.Row("ada", LESSON, TRACK, "f", "2026-11-21T13:00:00", "", b"", "", grade)
+    row = store.Row("ada", LESSON, TRACK, "f", "2026-11-21T13:00:00", "", "", grade)
     counted = report.count(row, rules, {})
     assert (counted.days_late, counted.total, counted.worth) == (2, 2.4, 6)
     by_hand = report.count(row, rules, {"dense_forward": (5.0, "well argued")})
@@ -177,8 +177,8 @@ def marked(tmp_path: Path) -> Path:
     grade |= {"problem": "", "seconds": 1.5}
     keep = store.Store(tmp_path / "out")
     for name in (evil, "=HYPERLINK(1)", "../../up", "علی"):
-        about = (name, LESSON, TRACK, f"{evil}.ipynb", "2026-11-20T12:00:00", "d", b"{}", "c")
-        keep.put(store.Row(*about, grade))
+        about = (name, LESSON, TRACK, f"{evil}.ipynb", "2026-11-20T12:00:00", "d", "c")
+        keep.put(store.Row(*about, grade), b"{}")
     report.write(tmp_path / "out", keep, settings.Rules(), [evil])
     return tmp_path / "out"
 
@@ -327,8 +327,8 @@ def test_a_cluster_grades_each_submission_once_though_a_worker_dies(
     kept = []
     put = store.Store.put
 
-    def put_and_kill(self: store.Store, row: store.Row) -> None:
-        put(self, row)
+    def put_and_kill(self: store.Store, row: store.Row, notebook: bytes) -> None:
+        put(self, row, notebook)
         kept.append(row.learner)
         workers[0].kill()
 

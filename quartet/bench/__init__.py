@@ -1,7 +1,7 @@
-"""Measure what anyone can measure again: warm kernels against plain ones, and training steps.
+"""Measure what anyone can measure again: kernels, training steps, checks, and grading.
 
-`measure` runs and times kernels and notebooks, `steps` times training; `page` makes the tables and
-the plot in docs/bench/ from what they found.
+`measure` runs and times kernels and notebooks, `steps` training, `checking` self-checks, `grading`
+classes; `page` makes the tables and the plot in docs/bench/ from what they found.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 from rich.progress import Progress
 
 from quartet import QuartetError
-from quartet.bench import measure, page, steps
+from quartet.bench import checking, grading, measure, page, steps
 from quartet.build import write
 from quartet.executed import versions
 from quartet.run import find_notebooks
@@ -36,6 +36,11 @@ PARTS: dict[str, Callable[[list[Path], int, Progress], Any]] = {
     "tiny": lambda sources, rounds, progress: measure.tiny(rounds, progress),
     "tree": measure.tree,
     "steps": steps.epochs,
+    "checks": lambda sources, rounds, progress: checking.checks(
+        find_notebooks((), kind="solution"), rounds, progress
+    ),
+    "grading": lambda sources, rounds, progress: grading.classes(SAMPLE, grading.CLASS, progress),
+    "many": lambda sources, rounds, progress: grading.thousand(SAMPLE, "pytorch", grading.MANY),
 }
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from quartet.bench import checking, grading
 from quartet.bench.steps import BAR
 from utils.tracks import TRACKS
 
@@ -33,6 +34,8 @@ def table(results: dict[str, Any]) -> str:
         parts += [_steps(results)]
     parts += [_runs(results, "tiny", "Eight tiny notebooks through nbval", "3.5 ×")]
     parts += [_runs(results, "tree", "All notebooks through nbval", "3 ×")]
+    later = {"grading": _grading, "many": _many, "checks": _checks}
+    parts += [section(results) for name, section in later.items() if name in results]
     return "\n".join(parts)
 
 
@@ -121,9 +124,60 @@ def _runs(results: dict[str, Any], key: str, title: str, bar: str) -> str:
     return _heading(results, key, title) + _markdown(["kernels", "seconds", "sooner", "bar"], rows)
 
 
+def _grading(results: dict[str, Any]) -> str:
+    rows, found = [], results["grading"]
+    for slow, fast in zip(found[::2], found[1::2], strict=True):
+        track, size = slow["track"], len(slow["points"])
+        each = [f"{run['seconds'] / size:.2f}" for run in (slow, fast)]
+        ratio = f"{slow['seconds'] / fast['seconds']:.1f} ×"
+        same = sum(fast["points"].get(name) == points for name, points in slow["points"].items())
+        memory = [str(run["peak_mib"]) for run in (slow, fast)]
+        bar = f"{grading.BARS[track]} ×"
+        rows.append([TRACKS[track].title, *each, ratio, bar, *memory, f"{same} of {size}"])
+    head = ["track", "nbgrader, s each", "quartet, s each", "sooner", "bar"]
+    head += ["nbgrader, peak MiB", "quartet, peak MiB", "same points"]
+    text = "`nbgrader autograde` and `quartet grade` on the same submissions to lesson "
+    text += (
+        f"{found[0]['lesson'][:2]}: of five, two are right, one has a wrong answer, one an error, "
+    )
+    text += "and one an empty cell. Each command starts cold and grades the class once. Learners "
+    text += "see other inputs than `quartet` grades with, so points may differ.\n\n"
+    return _heading(results, "grading", "Grading a class") + text + _markdown(head, rows)
+
+
+def _many(results: dict[str, Any]) -> str:
+    found = results["many"]
+    text = (
+        "{submissions} small submissions. `quartet grade` was killed when {kept} results were "
+        "there, and started again: {lost} lost, {twice} graded twice, {seconds:.0f} seconds in "
+        "all, at most {peak_mib} MiB for everything. The grading process itself took {early_mib} "
+        "MiB at most until it had graded a tenth, and {late_mib} MiB at most until the end.\n"
+    )
+    return _heading(results, "many", "A thousand submissions") + text.format(**found)
+
+
+def _checks(results: dict[str, Any]) -> str:
+    rows = []
+    for track, about in TRACKS.items():
+        mine = [each for each in results["checks"] if each["track"] == track]
+        beyond = {f"{e['lesson'][:2]} `{e['exercise']}`": median(e["seconds"]) for e in mine}
+        if not beyond:
+            continue
+        slowest = max(beyond, key=beyond.__getitem__)
+        late = sum(seconds > checking.BAR for seconds in beyond.values())
+        numbers = [f"{median(beyond.values()):.3f}", f"{beyond[slowest]:.3f}"]
+        rows.append([about.title, str(len(mine)), *numbers, slowest, str(late)])
+    head = ["track", "exercises", "median, s", "slowest, s", "which", f"above {checking.BAR} s"]
+    text = "What a self-check takes beyond the time that the learner's own function needs: the "
+    text += "median of the rounds for each exercise, with the solution as the answer.\n\n"
+    return _heading(results, "checks", "Self-checks") + text + _markdown(head, rows)
+
+
 def _heading(results: dict[str, Any], part: str, title: str) -> str:
-    rounds = max(len(value) for value in results[part][0].values() if isinstance(value, list))
-    return f"## {title}\n\nMeasured on {results['measured'][part]}, {rounds} rounds.\n\n"
+    first = results[part][0] if isinstance(results[part], list) else results[part]
+    rounds = max((len(value) for value in first.values() if isinstance(value, list)), default=1)
+    times = f"{rounds} rounds" if rounds > 1 else "once"
+    return f"## {title}\n\nMeasured on {results['measured'][part]}, {times}.\n\n"
 
 
 def _seconds(values: Iterable[float]) -> str:

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from quartet import QuartetError
 from quartet.grading import intake, report, settings, submission, worker
 from quartet.grading.intake import Handed
-from quartet.grading.store import NAME, Row, Store
+from quartet.grading.store import NAME, Entry, Row, Store
 from quartet.source import lesson_names, resolve
 from utils.tracks import ROOT, TRACKS
 
@@ -27,20 +27,10 @@ BYTES_EACH = 2**30  # measured: a submission that trains in a sandbox takes up t
 
 
 @dataclass(frozen=True)
-class Job:
-    """A submission to grade: whose, of which lesson and track, and how its notebook is read."""
+class Job(Entry):
+    """A submission to grade, and how its notebook is read."""
 
-    learner: str
-    lesson: str
-    track: str
-    file: str
-    handed_in: str
-    digest: str
     read: Callable[[], bytes]
-
-    @property
-    def key(self) -> tuple[str, str, str]:
-        return self.learner, self.lesson, self.track
 
 
 @dataclass(frozen=True)
@@ -101,7 +91,7 @@ def regrade(
     """
     rules, store = settings.read(wanted), _existing(out)
     before = {row.key: points(row) for row in store.rows()}
-    _run([_again(row) for row in store.rows()], store, sandbox, scheduler)
+    _run([_again(row, store) for row in store.rows()], store, sandbox, scheduler)
     report.write(out, store, rules, [])
     after = {row.key: points(row) for row in store.rows()}
     return [Change(*key, before[key], after[key]) for key in after if before[key] != after[key]]
@@ -165,8 +155,12 @@ def sort(found: Iterable[Handed]) -> tuple[list[Job], list[str]]:
     return [jobs[key] for key in sorted(jobs)], problems
 
 
-def _again(row: Row) -> Job:
-    return Job(*row.key, row.file, row.handed_in, row.digest, lambda: row.notebook)
+def _again(row: Row, store: Store) -> Job:
+    return Job(*_about(row), lambda: store.notebook(row.key))
+
+
+def _about(entry: Entry) -> tuple[str, ...]:
+    return tuple(getattr(entry, each.name) for each in fields(Entry))
 
 
 def subject(handed: Handed, data: bytes) -> tuple[str, str]:
@@ -231,7 +225,7 @@ def _run(jobs: list[Job], store: Store, sandbox: bool, scheduler: str | None) ->
         task = progress.add_task("submissions", total=len(jobs))
         with _pool(scheduler) as pool:
             for job, graded in _results(pool, jobs, seed, sandbox):
-                store.put(_row(job, versions[job.lesson], graded))
+                store.put(Row(*_about(job), versions[job.lesson], graded), job.read())
                 progress.advance(task)
 
 
@@ -249,11 +243,6 @@ def _results(
         done, _ = wait(running, return_when=FIRST_COMPLETED)
         for future in done:
             yield running.pop(future), future.result()
-
-
-def _row(job: Job, version: str, graded: dict[str, Any]) -> Row:
-    about = (*job.key, job.file, job.handed_in, job.digest, job.read())
-    return Row(*about, version, graded)
 
 
 def _pool(scheduler: str | None) -> AbstractContextManager[Executor]:

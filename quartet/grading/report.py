@@ -9,7 +9,7 @@ import io
 import json
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import mean
@@ -67,21 +67,25 @@ def write(out: Path, store: Store, rules: Rules, problems: list[str]) -> list[Pa
     """Write all reports on the results in a store and return their paths."""
     manual = store.manual()
     counted = [count(row, rules, manual.get(row.key, {})) for row in store.rows()]
-    files = {
-        Path("gradebook.csv"): _csv(_gradebook(counted)),
-        Path("moodle.csv"): _csv(_by_learner(counted, "Full name", points_only=False)),
-        Path("canvas.csv"): _csv(_by_learner(counted, "Student", points_only=True)),
-        Path("summary.html"): _summary(counted, problems),
-    }
+    written = []
+    for name, text in _files(counted, problems):
+        write_file(out / name, text)
+        written.append(out / name)
+    return written
+
+
+def _files(counted: list[Counted], problems: list[str]) -> Iterator[tuple[str, str]]:
+    """Give the name and the text of each report, one after the other."""
+    yield "gradebook.csv", _csv(_gradebook(counted))
+    yield "moodle.csv", _csv(_by_learner(counted, "Full name", points_only=False))
+    yield "canvas.csv", _csv(_by_learner(counted, "Student", points_only=True))
+    yield "summary.html", _summary(counted, problems)
     for each in counted:
-        name = Path("gradescope") / f"{file_name(each.learner)}.{each.lesson}.{each.track}.json"
-        files[name] = json.dumps(_gradescope(each), indent=1, ensure_ascii=False) + "\n"
+        name = f"gradescope/{file_name(each.learner)}.{each.lesson}.{each.track}.json"
+        yield name, json.dumps(_gradescope(each), indent=1, ensure_ascii=False) + "\n"
     for learner, theirs in _grouped(counted, lambda each: each.learner).items():
         page = PAGES.get_template("feedback.html").render(learner=learner, submissions=theirs)
-        files[Path("feedback") / f"{file_name(learner)}.html"] = page
-    for path, text in files.items():
-        write_file(out / path, text)
-    return [out / path for path in files]
+        yield f"feedback/{file_name(learner)}.html", page
 
 
 def count(row: Row, rules: Rules, manual: dict[str, tuple[float | None, str]]) -> Counted:

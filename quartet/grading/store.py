@@ -30,11 +30,10 @@ CREATE TABLE IF NOT EXISTS manual (
 
 
 @dataclass(frozen=True)
-class Row:
-    """One graded submission.
+class Entry:
+    """Whose notebook it is, of which lesson and track, and which file it came in.
 
-    `digest` tells what was handed in, `checks` by which version of the exercises it was graded;
-    `grade` is what `worker.grade` returned.
+    `digest` tells what was handed in.
     """
 
     learner: str
@@ -43,13 +42,18 @@ class Row:
     file: str
     handed_in: str
     digest: str
-    notebook: bytes
-    checks: str
-    grade: dict[str, Any]
 
     @property
     def key(self) -> tuple[str, str, str]:
         return self.learner, self.lesson, self.track
+
+
+@dataclass(frozen=True)
+class Row(Entry):
+    """A graded submission: by which version of the exercises, and what `worker.grade` returned."""
+
+    checks: str
+    grade: dict[str, Any]
 
 
 class Store:
@@ -70,9 +74,9 @@ class Store:
             ((value,),) = connection.execute("SELECT value FROM about WHERE name = 'seed'")
         return int(value)
 
-    def put(self, row: Row) -> None:
+    def put(self, row: Row, notebook: bytes) -> None:
         """Keep a result, in the place of an earlier one of the same learner, lesson and track."""
-        values = (*row.key, row.file, row.handed_in, row.digest, zlib.compress(row.notebook))
+        values = (*row.key, row.file, row.handed_in, row.digest, zlib.compress(notebook))
         with self._connection() as connection:
             connection.execute(
                 "INSERT OR REPLACE INTO submission VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -81,9 +85,19 @@ class Store:
 
     def rows(self) -> list[Row]:
         """Return all results, by lesson, track and learner."""
-        query = "SELECT * FROM submission ORDER BY lesson, track, learner"
+        query = (
+            "SELECT learner, lesson, track, file, handed_in, digest, checks, grade "
+            "FROM submission ORDER BY lesson, track, learner"
+        )
         with self._connection() as connection:
-            return [_row(each) for each in connection.execute(query)]
+            return [Row(*about, json.loads(grade)) for *about, grade in connection.execute(query)]
+
+    def notebook(self, key: tuple[str, str, str]) -> bytes:
+        """Return the file of a submission that there is a result of."""
+        query = "SELECT notebook FROM submission WHERE learner = ? AND lesson = ? AND track = ?"
+        with self._connection() as connection:
+            ((packed,),) = connection.execute(query, key)
+        return zlib.decompress(packed)
 
     def set_manual(
         self, key: tuple[str, str, str], exercise: str, points: float | None, comment: str
@@ -112,8 +126,3 @@ class Store:
                 yield connection
         finally:
             connection.close()
-
-
-def _row(values: tuple[Any, ...]) -> Row:
-    *front, notebook, checks, grade = values
-    return Row(*front, zlib.decompress(notebook), checks, json.loads(grade))

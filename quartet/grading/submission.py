@@ -11,13 +11,13 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import nbformat
 from nbformat import NotebookNode
 from nbformat.reader import NotJSONError
 
 from quartet import QuartetError
+from quartet.exercises import is_answer
 from quartet.source import CHECK_CALL
 
 LARGEST = 50 * 2**20  # bytes of a notebook
@@ -110,10 +110,12 @@ def assemble(handed_in: NotebookNode, handed_out: NotebookNode) -> Submission:
     """
     about = handed_out.metadata["quartet"]
     original = {_identity(cell): cell for cell in _code(handed_out)}
-    given = [Step(k, c.source) for k, c in original.items() if not _is_check(c) and not _role(c)]
+    to_write = {key for key, cell in original.items() if is_answer(cell)}
+    fixed = {k: c for k, c in original.items() if k not in to_write and not _is_check(c)}
+    given = [Step(key, cell.source) for key, cell in fixed.items()]
     checks = [Step(k, c.source, _is_check(c)) for k, c in original.items() if _is_check(c)]
     mine = list(_own_steps(handed_in, original))
-    answers = {step.id: step.source for step in mine if _role(original.get(step.id, {}))}
+    answers = {step.id: step.source for step in mine if step.id in to_write}
     steps = (*given, *mine, *checks)
     remarks = tuple(_remarks(handed_in, original))
     return Submission(about["lesson"], about["track"], steps, answers, remarks)
@@ -131,7 +133,7 @@ def _own_steps(handed_in: NotebookNode, original: dict[str, NotebookNode]) -> It
     for place, cell in enumerate(cells):
         key = _identity(cell)
         known = original.get(key)
-        if known is not None and not _role(known) and cell.source == known.source:
+        if known is not None and not is_answer(known) and cell.source == known.source:
             continue
         if known is None or last[key] == place:
             yield Step(key, cell.source)
@@ -145,9 +147,9 @@ def _remarks(handed_in: NotebookNode, original: dict[str, NotebookNode]) -> Iter
             yield f"the check of {_is_check(cell)} was changed; the original was used"
         elif _is_check(cell) and not copies:
             yield f"the check of {_is_check(cell)} was missing; the original was used"
-        elif _role(cell) and not copies:
+        elif is_answer(cell) and not copies:
             yield f"the cell {key} was missing"
-        elif _role(cell) and len(copies) > 1:
+        elif is_answer(cell) and len(copies) > 1:
             yield f"the cell {key} was there {len(copies)} times; the last one worked on was used"
 
 
@@ -158,11 +160,6 @@ def _code(notebook: NotebookNode) -> Iterator[NotebookNode]:
 def _identity(cell: NotebookNode) -> str:
     """Return nbgrader's id of a cell, which a copy keeps, or else the cell's own."""
     return cell.metadata.get("nbgrader", {}).get("grade_id") or cell.get("id", "")
-
-
-def _role(cell: Any) -> bool:
-    """Return whether a handed-out cell is one to write in."""
-    return bool(cell and cell.metadata.get("nbgrader", {}).get("solution"))
 
 
 def _is_check(cell: NotebookNode) -> str:
