@@ -149,6 +149,8 @@ def _cells(document: Document, lesson: Lesson, track: str) -> list[NotebookNode]
 
 def _cell(cell: Cell, cell_id: str, lesson: Lesson) -> NotebookNode:
     tags = [tag for tag in cell.tags if tag in KEPT_TAGS]
+    if rules.EXPECTED in cell.source:
+        tags.append(rules.FAULT)
     metadata: dict[str, Any] = {"tags": tags} if tags else {}
     if cell.kind == "markdown":
         return _prose(cell_id, cell.source, metadata)

@@ -20,6 +20,7 @@ COMPARE, CHECKED, RAISES, PARAMETERS = (
     "raises-exception",
     "parameters",
 )
+FAULT, EXPECTED = "fault", "faults.expect("  # what is built marks cells that provoke an error
 TAGS = [*TRACKS, COMPARE, PARAMETERS, CHECKED, RAISES]
 MAX_CODE_LINES = 18
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")

@@ -5,26 +5,46 @@
 
 prints the traceback as short as it can be read, keeps what it measured in `fault`, and fails
 where the framework now says something else: another type, another line, or nothing.
+
+    said = faults.Said()
+    with said.listen("silent broadcast", line="pred - y"):
+        train(X, y)
+
+expects nothing: it writes down what a framework says of its own accord, error, warning or nothing.
 """
 
 from __future__ import annotations
 
+import linecache
+import logging
 import re
+import textwrap
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import groupby
+from itertools import dropwhile, groupby
 from pathlib import Path
 
 WIDTH = 88
+LOGGERS = ("tensorflow", "absl", "jax", "torch")
+NOTHING = "nothing"
+# A compiler writes into the text of an error which lines it was compiling, after one of these.
+QUOTES = re.compile(r"(in|from) user code:|defined at \(most recent call last\):")
+QUOTED = re.compile(r'^ *File "([^"\n]+)", line (\d+), in ([^\n]+)$', re.MULTILINE)
+NODE = re.compile(r"\{\{function_node [^}]*\}\}\s*")  # names the kernel that ran, not the fault
+ADDRESS = re.compile(r"0x[0-9a-f]+")
+BOLD = re.compile(r"\x1b\[\d+m")
+WRAPPED = "Exception encountered when calling"  # Keras, around the message of its engine
 
 
 class Fault:
     """What an expected error looked like.
 
-    type, message   the exception's class name and the first line of its text
+    type, message   the exception's class name and the first line of its text that says something
     line            the source of the innermost line of the notebook that the traceback names
-    frames          how many frames the traceback has, counted from the line of the block
+    frames          how many frames the traceback has, counted from the line of the block; frames
+                    that a compiler quotes in the text of its error are among them
     error           the exception itself
     """
 
@@ -50,11 +70,12 @@ class Fault:
     def _take(self, error: BaseException) -> None:
         self.error, self.type = error, type(error).__name__
         self.message = first_line(error)
-        self._stack = list(traceback.extract_tb(error.__traceback__))[1:]
-        self.line = [frame.line for frame in self._stack if _ours(frame)][-1]
+        self._stack = [*list(traceback.extract_tb(error.__traceback__))[1:], *_quoted(error)]
+        ours = [frame.line or "" for frame in self._stack if _ours(frame)]
+        self.line = ours[-1] if ours else ""
 
     def __str__(self) -> str:
-        """Return the traceback: the notebook's lines, how many of each library's between, the error."""
+        """Return the traceback: the notebook's lines, the numbers of library frames, the error."""
         lines = []
         for place, frames in groupby(self._stack, key=_place):
             frames = list(frames)
@@ -62,7 +83,8 @@ class Fault:
                 lines += [f"  line {frame.lineno}: {frame.line}" for frame in frames]
             else:
                 lines.append(f"    ... {len(frames)} frame{'s'[: len(frames) > 1]} of {place}")
-        return "\n".join(line[:WIDTH] for line in [*lines, f"{self.type}: {self.message}"])
+        said = textwrap.wrap(f"{self.type}: {self.message}", WIDTH, max_lines=3, placeholder=" ...")
+        return "\n".join([*(line[:WIDTH] for line in lines), *said])
 
 
 @contextmanager
@@ -90,15 +112,106 @@ def expect(kind: type[BaseException], *, line: str) -> Iterator[Fault]:
         raise AssertionError(f"Expected the line {line!r}, and the traceback names {fault.line!r}.")
 
 
-def first_line(error: BaseException) -> str:
-    """Return the first line of an error's text that says something, without memory addresses."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return re.sub(r"0x[0-9a-f]+", "0x...", lines[0]) if lines else ""
+class Said(dict[str, str]):
+    """What a framework said of each fault of its own accord: name -> text, in the order heard."""
+
+    @contextmanager
+    def listen(self, name: str, *, line: str, log: bool = False) -> Iterator[None]:
+        """Run the block, catch what it says, write it down under `name`, and print it.
+
+        line: text of the line of the notebook that is at fault. The text that is kept says whether
+        the error or the warning named that line, and how many frames stood below it.
+        log: count the libraries' logs, too; they hold much that has nothing to do with the block.
+        """
+        heard: list[str] = []
+        texts: list[str] = []
+        with warnings.catch_warnings(record=True) as caught, _logged() as records:
+            warnings.simplefilter("always")
+            warnings.simplefilter("ignore", DeprecationWarning)  # of a library, not of the fault
+            try:
+                yield
+            except Exception as error:
+                fault = Fault()
+                fault._take(error)
+                heard.append(f"{fault.type}, {_where(fault.below(line))}")
+                texts.append(f"{fault.type}: {fault.message}")
+        for each in caught:
+            named = _is_ours(each.filename)
+            named = named and line in linecache.getline(each.filename, each.lineno)
+            heard.append(f"{each.category.__name__}, {_where(0 if named else None)}")
+            texts.append(f"{each.category.__name__}: {first_line(each.message)}")
+        for record in records if log else ():
+            heard.append(f"a line in the log, {_where(0 if line in record else None)}")
+            texts.append(f"log: {record}")
+        self[name] = "; ".join(dict.fromkeys(heard)) or NOTHING
+        for text in dict.fromkeys(text.split(". ")[0][:WIDTH] for text in texts):
+            print(text)
+        print(f"-> {name}: {self[name]}")
+
+
+def quiet_logs() -> None:
+    """Keep what the libraries write to their logs out of the notebook; `listen` hears it anyway."""
+    for name in LOGGERS:
+        logging.getLogger(name).handlers = [logging.NullHandler()]
+        logging.getLogger(name).propagate = False
+
+
+def _where(below: int | None) -> str:
+    """Say whether the line was named, and how many frames stood below it."""
+    if below is None:
+        return "line not named"
+    return "line named" + (f", {below} frame{'s'[: below > 1]} below" if below else "")
+
+
+@contextmanager
+def _logged() -> Iterator[list[str]]:
+    """Collect what the libraries' loggers say, in place of writing it to the error stream."""
+    records: list[str] = []
+    catcher = logging.Handler(logging.WARNING)
+    catcher.emit = lambda record: records.append(ADDRESS.sub("0x...", record.getMessage()))
+    loggers = [logging.getLogger(name) for name in LOGGERS]
+    before = [(logger, logger.handlers, logger.propagate) for logger in loggers]
+    for logger in loggers:
+        logger.handlers, logger.propagate = [catcher], False
+    try:
+        yield records
+    finally:
+        for logger, handlers, propagate in before:
+            logger.handlers, logger.propagate = handlers, propagate
+
+
+def first_line(error: BaseException | Warning) -> str:
+    """Return the line of an error's text that says what happened, without memory addresses.
+
+    It is the first one, or, where the text begins by quoting frames, the first one after those.
+    """
+    text = NODE.sub("", BOLD.sub("", str(error)))
+    if (frames := _quoted(error)) and QUOTES.search(text)[0] != "from user code:":
+        text = text[list(QUOTED.finditer(text))[-1].end() :]
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    if frames and len(lines) > 1 and lines[0] == frames[-1].line:
+        lines.pop(0)  # the source of the last frame
+    if len(lines) > 1 and lines[0].startswith(WRAPPED):
+        lines.pop(0)
+    return ADDRESS.sub("0x...", lines[0]) if lines else ""
+
+
+def _quoted(error: BaseException | Warning) -> list[traceback.FrameSummary]:
+    """Return the frames that the text of an error quotes, from the notebook's first one on."""
+    if not (start := QUOTES.search(str(error))):
+        return []
+    found = QUOTED.findall(str(error)[start.end() :])
+    frames = [traceback.FrameSummary(path, int(n), name.strip(" *")) for path, n, name in found]
+    return list(dropwhile(lambda frame: not _ours(frame), frames))
 
 
 def _ours(frame: traceback.FrameSummary) -> bool:
     """Return whether a frame is the notebook's: IPython compiles each cell as a file of its own."""
-    return "ipykernel_" in frame.filename or frame.filename.startswith("<ipython-input")
+    return _is_ours(frame.filename)
+
+
+def _is_ours(filename: str) -> bool:
+    return "ipykernel_" in filename or filename.startswith("<ipython-input")
 
 
 def _place(frame: traceback.FrameSummary) -> str | None:
@@ -106,6 +219,8 @@ def _place(frame: traceback.FrameSummary) -> str | None:
     if _ours(frame):
         return None
     parts = Path(frame.filename).parts
+    if parts[-1].startswith("__autograph_generated"):
+        return "AutoGraph"
     if "site-packages" in parts:
         return parts[parts.index("site-packages") + 1].removesuffix(".py")
     return "Python" if any(part.startswith("python3") for part in parts) else parts[-1]

@@ -116,7 +116,11 @@ TRACKS = {
             name="tensorflow",
             title="TensorFlow",
             color="#E69F00",
-            modules=("tensorflow", "tensorflow.experimental.numpy"),
+            modules=(
+                "tensorflow",
+                "tensorflow.experimental.numpy",
+                "tensorflow.tsl.profiler.protobuf.xplane_pb2",
+            ),
             rivals=_matching("pytorch", "jax"),  # Keras is TensorFlow's own high-level interface
             to_native=_tensorflow_native,
             to_numpy=np.asarray,
