@@ -93,3 +93,9 @@ def test_the_recipe_makes_the_same_arrays(tmp_path: Path) -> None:
     subprocess.run([*script, str(DEBIAN)], check=True)
     made, kept = np.load(tmp_path / "fashion_mnist.npz"), np.load(DATA / "fashion_mnist.npz")
     assert all(np.array_equal(made[name], kept[name]) for name in kept.files)
+
+
+def test_who_changes_an_array_changes_it_for_nobody_else() -> None:
+    first = data.load("fashion_mnist")
+    first["x_train"][:] = 7
+    assert data.load("fashion_mnist")["x_train"].min() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import hashlib
 import tomllib
 from collections.abc import Sequence
@@ -70,10 +71,16 @@ def load(name: str, folder: Path = DATA) -> Dataset:
     entry = index[name]
     path = folder / entry["file"]
     _verify(path, entry)
-    arrays = _READERS[path.suffix](path)
+    arrays = {key: array.copy() for key, array in _read(path, entry["sha256"]).items()}
     classes = tuple(str(label) for label in arrays.pop("classes", ()))
     about = {key: entry[key] for key in ("title", "origin", "license", "sha256")}
     return Dataset(name=name, arrays=arrays, classes=classes, **about)
+
+
+@functools.lru_cache(maxsize=4)
+def _read(path: Path, sha256: str) -> dict[str, np.ndarray]:
+    """Return a file's arrays; checks ask for the same data again and again."""
+    return _READERS[path.suffix](path)
 
 
 def _read_npz(path: Path) -> dict[str, np.ndarray]:
