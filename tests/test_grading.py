@@ -239,6 +239,16 @@ def test_an_untouched_notebook_gets_nothing_and_is_told_so(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
+def test_a_cell_that_fails_is_told_once_and_not_as_a_call(
+    solved: NotebookNode, tmp_path: Path
+) -> None:
+    cell(solved, "dense_forward").source = "x = 1\nx / 0"
+    (result, other) = graded(solved, tmp_path).results
+    text = "its cell raised ZeroDivisionError: division by zero (line 2: `x / 0`)"
+    assert result.lines == ((False, text),) and result.points == 0 and other.points == 1
+
+
+@pytest.mark.slow
 def test_a_plain_process_grades_alike(
     solved: NotebookNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

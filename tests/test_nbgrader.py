@@ -13,7 +13,7 @@ from nbgrader.validator import Validator
 from traitlets.config import Config
 
 from utils import checks
-from utils.tracks import ROOT
+from utils.tracks import ROOT, TRACKS
 
 LESSON, TRACK, FOLDER = "03_dense_layers", "jax", "week_1"
 SOLUTION = ROOT / "solutions" / TRACK / f"{LESSON}.ipynb"
@@ -22,11 +22,14 @@ SLOW = "deeper"  # trains a network
 pytestmark = pytest.mark.slow
 
 
-def test_nbgrader_validates_a_solution_and_names_what_is_missing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("track", TRACKS)
+def test_nbgrader_validates_a_solution_and_names_what_is_missing(
+    track: str, tmp_path: Path
+) -> None:
     path = tmp_path / SOLUTION.name
-    shutil.copy(SOLUTION, path)
+    shutil.copy(ROOT / "solutions" / track / SOLUTION.name, path)
     assert Validator().validate(str(path)) == {}
-    shutil.copy(ROOT / "exercises" / TRACK / SOLUTION.name, path)
+    shutil.copy(ROOT / "exercises" / track / SOLUTION.name, path)
     failed = Validator().validate(str(path))["failed"]
     assert len(failed) == len(checks.load_exercises(LESSON))
     assert "not written yet" in failed[0]["error"]

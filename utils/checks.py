@@ -78,11 +78,15 @@ class Exercise:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came of one call: a value (arrays and plain Python only), or why there is none."""
+    """What came of one call: a value (arrays and plain Python only), or why there is none.
+
+    `unwritten`: the exercise is as it was handed out. `uncalled`: there was nothing to call.
+    """
 
     value: Any = None
     problem: str = ""
     unwritten: bool = False
+    uncalled: bool = False
 
 
 @dataclass(frozen=True)
@@ -239,7 +243,7 @@ def run(exercise: Exercise, ask: Callable[[Case], Answer], seed: int, hint: str 
     for case in cases:
         answer = ask(case)
         scored.append((case, answer, judge(exercise, case, answer)))
-        if answer.unwritten or "time limit" in answer.problem:
+        if answer.unwritten or answer.uncalled or "time limit" in answer.problem:
             break  # the other cases would only say the same, or take as long again
     weights = sum(case.weight for case in cases)
     earned = sum(case.weight * verdict.score for case, _, verdict in scored)
@@ -370,7 +374,7 @@ def _line(exercise: Exercise, case: Case, answer: Answer, verdict: Verdict) -> t
     about = f"{case.about}: " if case.about else ""
     if verdict.score == 1:
         return True, about + (verdict.message or "right")
-    if answer.unwritten:
+    if answer.unwritten or answer.uncalled:
         return False, verdict.message
     args = ", ".join(f"{name}: {_show(value)}" for name, value in case.args.items())
     return False, f"{about}called {exercise.name}({args}); {verdict.message}"

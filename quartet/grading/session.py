@@ -262,7 +262,7 @@ class Session:
         if not (problem := self.problems.get(step.id, "")):
             return None
         own = self.problems.get(exercise)
-        return Answer(problem=f"its cell raised {own}" if own else problem)
+        return Answer(problem=f"its cell raised {own}" if own else problem, uncalled=True)
 
 
 def _answer(found: dict[str, Any]) -> Answer:
