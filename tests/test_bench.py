@@ -83,6 +83,24 @@ def test_what_is_not_measured_again_stays(tmp_path: Path) -> None:
         bench(["size"], root=tmp_path)
 
 
+def test_a_part_that_fails_leaves_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = results()
+    monkeypatch.setattr("quartet.bench.find_notebooks", lambda *about, **named: [])
+
+    def fail(*about: object) -> None:
+        raise QuartetError("no memory left")
+
+    for name, part in {"many": lambda *about: found["many"], "tree": fail}.items():
+        monkeypatch.setitem(PARTS, name, part)
+    with pytest.raises(QuartetError, match="no memory left"):
+        bench(["many", "tree"], root=tmp_path)
+    kept = json.loads((tmp_path / "docs" / "bench" / "results.json").read_text(encoding="utf-8"))
+    assert kept["many"] == found["many"] and "tree" not in kept
+    assert "501 results were there" in page.table(kept)
+
+
 @pytest.mark.slow
 def test_training_steps_are_timed_in_turns(course: Path, edit: Callable) -> None:
     assert epochs([], 1, QUIET) == [] and "steps" in PARTS

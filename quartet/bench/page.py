@@ -26,23 +26,30 @@ kernels have no compile cache either.
 
 
 def table(results: dict[str, Any]) -> str:
-    """Return the page with all tables, as Markdown."""
+    """Return the page with a table for each part that was measured, as Markdown."""
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     parts = [INTRO.format(**results | {"versions": versions})]
-    parts += [_starts(results), _memory(results), _lessons(results)]
-    if results.get("steps"):  # there are none before a lesson that ends with a training step
-        parts += [_steps(results)]
-    parts += [_runs(results, "tiny", "Eight tiny notebooks through nbval", "3.5 ×")]
-    parts += [_runs(results, "tree", "All notebooks through nbval", "3 ×")]
-    later = {"grading": _grading, "many": _many, "checks": _checks}
-    parts += [section(results) for name, section in later.items() if name in results]
+    sections = {
+        "starts": _starts,
+        "memory": _memory,
+        "lessons": _lessons,
+        "steps": _steps,
+        "tiny": lambda all: _runs(all, "tiny", "Eight tiny notebooks through nbval", "3.5 ×"),
+        "tree": lambda all: _runs(all, "tree", "All notebooks through nbval", "3 ×"),
+        "grading": _grading,
+        "many": _many,
+        "checks": _checks,
+    }
+    parts += [section(results) for name, section in sections.items() if results.get(name)]
     return "\n".join(parts)
 
 
 def plot(results: dict[str, Any], path: Path) -> None:
-    """Draw seconds from a kernel's start to its framework, and of the runs of nbval."""
+    """Draw seconds to the framework and of the runs of nbval, once both were measured."""
     from matplotlib.figure import Figure
 
+    if not results.get("starts") or not results.get("tree"):
+        return
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     entries = [(e["track"], e["mode"], median(e["imported"])) for e in results["starts"]]
