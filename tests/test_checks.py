@@ -264,3 +264,18 @@ def test_checks_do_not_draw(monkeypatch: pytest.MonkeyPatch) -> None:
 
     code = "import sys, utils.checks; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (np.zeros(2), "return 2 things"),
+        ((np.zeros(2),), "return 2 things"),
+        ((np.zeros(2), np.zeros(2)), "got shapes [(2,), (2,)], expected [(2,), ()]"),
+        ((np.array([np.nan, 0]), np.zeros(())), "got NaN or infinity: too fast?"),
+        ((np.ones(2), np.ones(())), None),
+    ],
+)
+def test_what_is_no_tuple_of_finite_arrays_is_told(value: object, said: str | None) -> None:
+    found = checks.misfit(value, (np.zeros(2), np.zeros(())), "too fast?")
+    assert (found and found.message) == said and (found is None or found.score == 0)

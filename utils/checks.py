@@ -337,6 +337,21 @@ def judge(exercise: Exercise, case: Case, answer: Answer) -> Verdict:
         return Verdict(0, f"its result is of the wrong kind: {_short(str(error))}")
 
 
+def misfit(value: Any, expected: tuple[np.ndarray, ...], likely: str) -> Verdict | None:
+    """Return a verdict where a value is not as many finite arrays of the expected shapes.
+
+    likely: what is said of NaN and infinity, such as their usual cause.
+    """
+    if not isinstance(value, tuple) or len(value) != len(expected):
+        return Verdict(0, f"return {len(expected)} things")
+    shapes = [np.shape(each) for each in value], [np.shape(each) for each in expected]
+    if shapes[0] != shapes[1]:
+        return Verdict(0, f"got shapes {shapes[0]}, expected {shapes[1]}")
+    if not all(np.all(np.isfinite(each)) for each in value):
+        return Verdict(0, f"got NaN or infinity: {likely}")
+    return None
+
+
 def _compare(exercise: Exercise, case: Case, value: Any) -> Verdict:
     expected = np.asarray(case.expected)
     if isinstance(value, (tuple, str)):

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from utils import data
-from utils.checks import Case, Exercise, Verdict
+from utils.checks import Case, Exercise, Verdict, misfit
 
 NEAR = 1e-3  # float32 against the float64 reference, over some hundred steps
 ROWS = 200
@@ -125,13 +125,8 @@ class Trained:
         self.wrong, self.exact = wrong or {}, exact
 
     def __call__(self, value: object) -> Verdict:
-        if not isinstance(value, tuple) or len(value) != len(self.expected):
-            return Verdict(0, f"return {len(self.expected)} things")
-        shapes = [np.shape(v) for v in value], [e.shape for e in self.expected]
-        if shapes[0] != shapes[1]:
-            return Verdict(0, f"got shapes {shapes[0]}, expected {shapes[1]}")
-        if not all(np.all(np.isfinite(v)) for v in value):
-            return Verdict(0, "got NaN or infinity among the numbers: the run went bad")
+        if problem := misfit(value, self.expected, "the run went bad"):
+            return problem
         reached, aim = self.loss(value), self.loss(self.expected)
         run = f"loss {self.start:.3f} -> {reached:.3f}, the reference reaches {aim:.3f}"
         if self._near(value, self.expected) if self.exact else reached < 1.02 * aim + 1e-3:
