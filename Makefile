@@ -5,7 +5,7 @@ PYTHON ?= python3
 PORT ?= 8888
 SETUP = "$(PYTHON)" tools/setup_env.py $(if $(filter file,$(origin PYTHON)),,--exact)
 
-.PHONY: help lab test test-fast build bench pins clean python
+.PHONY: help lab deploy test test-fast build bench pins clean python
 
 help: ## Show this list
 	@echo "Quartet: one lesson, four frameworks, the same numbers."
@@ -14,6 +14,9 @@ help: ## Show this list
 lab: python ## Open JupyterLab on START.ipynb (another port: make lab PORT=8889)
 	@$(SETUP)
 	@.venv/bin/quartet lab --port $(PORT)
+
+deploy: python ## Add what the lessons on deployment need to .venv
+	@$(SETUP) deploy
 
 test: python ## Prove it all: built files, ruff, every notebook, every test
 	@$(SETUP) dev

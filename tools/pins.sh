@@ -9,5 +9,8 @@ new=$(uv pip compile pyproject.toml --all-extras --universal --fork-strategy few
     echo "# The versions that work together, on Linux, macOS and Windows, for Python 3.11 to 3.13."
     echo "# Written by \`make pins\`, for all extras of pyproject.toml. Not for editing by hand."
     echo "# torch has builds with CUDA and without: what only the former needs, it pins by itself."
-    echo "$new" | grep -Ev '^(cuda|nvidia|triton)\b'
+    # What each line says of Python and of Emscripten stands in pyproject.toml already.
+    echo "$new" | grep -Ev '^(cuda|nvidia|triton)\b' | sed -E \
+        -e "s/python_full_version < '3.14' and //g" \
+        -e "s/sys_platform != 'emscripten' and //; s/ (and|;) sys_platform != 'emscripten'//g"
 } > constraints.txt

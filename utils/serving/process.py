@@ -1,0 +1,135 @@
+"""Start a server as a process of its own, and leave nothing behind: no process and no port.
+
+    with serving.start([sys.executable, "-m", "uvicorn", "app:app", "--port", "{port}"]) as server:
+        requests.get(f"{server.url}/health", timeout=5)
+
+A server ends with its block, with `stop`, when nothing refers to it any more, and when the kernel
+ends or is killed. It listens on 127.0.0.1: its command must say so.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import requests
+
+GUARD = Path(__file__).with_name("guard.py")
+LOOK_SECONDS = 0.05
+LAST_LINES = 15
+
+
+class ServerError(RuntimeError):
+    """A server did not start, or did not answer; its log's last lines are in the message."""
+
+
+def free_port() -> int:
+    """Return a port of 127.0.0.1 on which nothing listens now."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        return taken.getsockname()[1]
+
+
+def start(
+    command: Sequence[str | Path],
+    *,
+    ready: str = "/health",
+    seconds: float = 60,
+    grace: float = 5,
+    env: Mapping[str, str] | None = None,
+    folder: str | Path | None = None,
+) -> Server:
+    """Start a server on a free port of 127.0.0.1, and return when it answers.
+
+    command: each `{port}` in it becomes the port.
+    ready: the path that answers 200 when the server can serve.
+    seconds: how long to wait for that. grace: how long it may take to stop.
+    env: variables on top of this process's own. folder: where it runs.
+
+    Raises ServerError, with the end of its log, where it ends or does not answer in time.
+    """
+    server = Server([str(part) for part in command], grace, env or {}, folder)
+    try:
+        server.wait(ready, seconds)
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+class Server:
+    """A running server: `url`, `port`, `pid`, `log` (a file), `text`, `alive`, `stop`."""
+
+    def __init__(
+        self, command: list[str], grace: float, env: Mapping[str, str], folder: str | Path | None
+    ) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._folder = tempfile.TemporaryDirectory(prefix="quartet-server-")
+        self.log = Path(self._folder.name) / "log.txt"
+        command = [part.replace("{port}", str(self.port)) for part in command]
+        with self.log.open("wb") as log:
+            self._guard = subprocess.Popen(
+                [sys.executable, "-S", str(GUARD), str(grace), *command],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=folder,
+                env={**os.environ, **env},
+                start_new_session=True,  # an interrupt of the kernel is none of the server's
+            )
+        weakref.finalize(self, self._guard.stdin.close)
+
+    @property
+    def pid(self) -> int | None:
+        """The process of the command itself, while it runs."""
+        path = Path(f"/proc/{self._guard.pid}/task/{self._guard.pid}/children")
+        pids = path.read_text().split() if self.alive and path.exists() else []
+        return int(pids[0]) if pids else None
+
+    @property
+    def alive(self) -> bool:
+        """Whether the command still runs."""
+        return self._guard.poll() is None
+
+    @property
+    def text(self) -> str:
+        """What the server has written so far."""
+        return self.log.read_text(errors="replace")
+
+    def wait(self, ready: str, seconds: float) -> None:
+        """Return when the path `ready` answers 200; raise ServerError otherwise."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            if not self.alive:
+                raise ServerError(f"The server ended with {self._guard.returncode}.\n{self._end()}")
+            try:
+                if requests.get(self.url + ready, timeout=5).status_code == 200:
+                    return
+            except requests.RequestException:
+                pass
+            time.sleep(LOOK_SECONDS)
+        raise ServerError(f"No answer from {self.url}{ready} in {seconds:g} s.\n{self._end()}")
+
+    def stop(self) -> int:
+        """Let the server finish what it is at, end it, and return its exit status."""
+        self._guard.stdin.close()
+        status = self._guard.wait()
+        self._folder.cleanup()
+        return status
+
+    def _end(self) -> str:
+        return "\n".join(self.text.splitlines()[-LAST_LINES:])
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
