@@ -41,6 +41,11 @@ def test_an_expected_error_is_measured_and_printed(capsys: pytest.CaptureFixture
     assert "line 3: return x" in printed and "KeyError: 'missing'" in printed
 
 
+def test_an_expectation_of_no_line_is_refused() -> None:
+    with pytest.raises(ValueError, match="say which"), faults.expect(KeyError, line=" "):
+        pass
+
+
 def test_frames_of_libraries_are_counted_below_the_line(capsys: pytest.CaptureFixture) -> None:
     library = "/somewhere/site-packages/somelib/core.py"
     fail = cell("def fail():\n    raise ValueError('no')\n", library)["fail"]
@@ -72,7 +77,7 @@ def test_a_wrong_line_fails() -> None:
 def test_no_error_fails() -> None:
     with (
         pytest.raises(AssertionError, match="no error came"),
-        faults.expect(KeyError, line=""),
+        faults.expect(KeyError, line="nothing"),
     ):
         pass
 

@@ -94,8 +94,11 @@ def expect(kind: type[BaseException], *, line: str) -> Iterator[Fault]:
     kind: the exception's class, or one that it is derived from.
     line: text of the innermost line of the notebook that the traceback names.
 
-    Raises AssertionError where no error comes, or one of another class, or at another line.
+    Raises AssertionError where no error comes, or one of another class, or at another line, and
+    ValueError for an empty `line`, which any traceback would hold.
     """
+    if not line.strip():
+        raise ValueError("`line` is empty: say which of the cell's lines the error should name.")
     fault = Fault()
     try:
         yield fault
@@ -123,8 +126,7 @@ class Said(dict[str, str]):
         the error or the warning named that line, and how many frames stood below it.
         log: count the libraries' logs, too; they hold much that has nothing to do with the block.
         """
-        heard: list[str] = []
-        texts: list[str] = []
+        fault = None
         with warnings.catch_warnings(record=True) as caught, _logged() as records:
             warnings.simplefilter("always")
             warnings.simplefilter("ignore", DeprecationWarning)  # of a library, not of the fault
@@ -133,20 +135,32 @@ class Said(dict[str, str]):
             except Exception as error:
                 fault = Fault()
                 fault._take(error)
-                heard.append(f"{fault.type}, {_where(fault.below(line))}")
-                texts.append(f"{fault.type}: {fault.message}")
-        for each in caught:
-            named = _is_ours(each.filename)
-            named = named and line in linecache.getline(each.filename, each.lineno)
-            heard.append(f"{each.category.__name__}, {_where(0 if named else None)}")
-            texts.append(f"{each.category.__name__}: {first_line(each.message)}")
-        for record in records if log else ():
-            heard.append(f"a line in the log, {_where(0 if line in record else None)}")
-            texts.append(f"log: {record}")
-        self[name] = "; ".join(dict.fromkeys(heard)) or NOTHING
-        for text in dict.fromkeys(text.split(". ")[0][:WIDTH] for text in texts):
+        heard = [*_from_error(fault, line), *_from_warnings(caught, line)]
+        heard += _from_log(records, line) if log else []
+        self[name] = "; ".join(dict.fromkeys(what for what, _ in heard)) or NOTHING
+        for text in dict.fromkeys(text.split(". ")[0][:WIDTH] for _, text in heard):
             print(text)
         print(f"-> {name}: {self[name]}")
+
+
+def _from_error(fault: Fault | None, line: str) -> list[tuple[str, str]]:
+    """Return what was heard and its text: a list of one, of none without an error."""
+    if fault is None:
+        return []
+    return [(f"{fault.type}, {_where(fault.below(line))}", f"{fault.type}: {fault.message}")]
+
+
+def _from_warnings(caught: list[warnings.WarningMessage], line: str) -> Iterator[tuple[str, str]]:
+    for each in caught:
+        named = _is_ours(each.filename) and line in linecache.getline(each.filename, each.lineno)
+        kind = each.category.__name__
+        yield f"{kind}, {_where(0 if named else None)}", f"{kind}: {first_line(each.message)}"
+
+
+def _from_log(records: list[str], line: str) -> list[tuple[str, str]]:
+    where = [_where(0 if line in record else None) for record in records]
+    texts = [f"log: {record}" for record in records]
+    return [(f"a line in the log, {w}", text) for w, text in zip(where, texts, strict=True)]
 
 
 def quiet_logs() -> None:
