@@ -288,8 +288,9 @@ def test_a_solution_that_fails_its_own_check_stops_the_grading(
 ) -> None:
     short = {"results": [{"exercise": "deeper", "points": 1, "max_points": 2}], "problem": ""}
     monkeypatch.setattr(worker, "grade", lambda *args: short)
-    with pytest.raises(QuartetError, match="Nothing was graded: the checks of 03_dense_layers"):
+    with pytest.raises(QuartetError, match="Grading stopped: the checks of 03_dense_layers"):
         classroom.grade(handed_in, tmp_path / "out")
+    assert not _rows(tmp_path / "out")
 
 
 def test_a_scheduler_that_is_not_there_is_named() -> None:

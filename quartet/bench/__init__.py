@@ -39,7 +39,7 @@ PARTS: dict[str, Callable[[list[Path], int, Progress], Any]] = {
     "checks": lambda sources, rounds, progress: checking.checks(
         find_notebooks((), kind="solution"), rounds, progress
     ),
-    "grading": lambda sources, rounds, progress: grading.classes(SAMPLE, grading.CLASS, progress),
+    "grading": lambda sources, rounds, progress: grading.classes(grading.CLASS, progress),
     "many": lambda sources, rounds, progress: grading.thousand(SAMPLE, "pytorch", grading.MANY),
 }
 

@@ -140,15 +140,14 @@ def _grading(results: dict[str, Any]) -> str:
         same = sum(fast["points"].get(name) == points for name, points in slow["points"].items())
         memory = [str(run["peak_mib"]) for run in (slow, fast)]
         bar = f"{grading.BARS[track]} ×"
-        rows.append([TRACKS[track].title, *each, ratio, bar, *memory, f"{same} of {size}"])
-    head = ["track", "nbgrader, s each", "quartet, s each", "sooner", "bar"]
+        about = [slow["lesson"], TRACKS[track].title]
+        rows.append([*about, *each, ratio, bar, *memory, f"{same} of {size}"])
+    head = ["lesson", "track", "nbgrader, s each", "quartet, s each", "sooner", "bar"]
     head += ["nbgrader, peak MiB", "quartet, peak MiB", "same points"]
-    text = "`nbgrader autograde` and `quartet grade` on the same submissions to lesson "
-    text += (
-        f"{found[0]['lesson'][:2]}: of five, two are right, one has a wrong answer, one an error, "
-    )
-    text += "and one an empty cell. Each command starts cold and grades the class once. Learners "
-    text += "see other inputs than `quartet` grades with, so points may differ.\n\n"
+    text = "`nbgrader autograde` and `quartet grade` on the same submissions: of five, two are "
+    text += "right, one has a wrong answer, one an error, and one an empty cell. Each command "
+    text += "starts cold and grades the class once. Learners see other inputs than `quartet` "
+    text += "grades with, so points may differ. An answer that trains takes as long by either.\n\n"
     return _heading(results, "grading", "Grading a class") + text + _markdown(head, rows)
 
 

@@ -192,7 +192,7 @@ def checks_version(lesson: str) -> str:
 
 
 def prepare(lesson: str, track: str, seed: int) -> None:
-    """Grade the solution, which is trusted: it must get all points, and JAX keeps what it compiled.
+    """Grade the solution, which is trusted: it must get all points; JAX keeps what it compiles.
 
     Raises
     ------
@@ -203,8 +203,8 @@ def prepare(lesson: str, track: str, seed: int) -> None:
     if short or done["problem"]:
         what = ", ".join(each["exercise"] for each in short)
         raise QuartetError(
-            f"Nothing was graded: the checks of {lesson} do not give the {track} solution all of "
-            f"its points ({what or done['problem']}). Correct lessons/{lesson}/checks.py."
+            f"Grading stopped: the checks of {lesson} do not give the {track} solution all of its "
+            f"points ({what or done['problem']}). Correct lessons/{lesson}/checks.py."
         )
 
 
@@ -219,14 +219,16 @@ def _run(jobs: list[Job], store: Store, sandbox: bool, scheduler: str | None) ->
     seed, subjects = store.seed(), sorted({(job.lesson, job.track) for job in jobs})
     versions = {lesson: checks_version(lesson) for lesson, _ in subjects}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, TimeRemainingColumn()) as progress:
-        for subject in progress.track(subjects, description="solutions"):
-            prepare(*subject, seed)
+    with Progress(*columns, TimeRemainingColumn()) as progress, _pool(scheduler) as pool:
+        checked = progress.add_task("solutions", total=len(subjects))
+        solutions = {each: pool.submit(prepare, *each, seed) for each in subjects}
+        for solution in solutions.values():
+            solution.add_done_callback(lambda _: progress.advance(checked))
         task = progress.add_task("submissions", total=len(jobs))
-        with _pool(scheduler) as pool:
-            for job, graded in _results(pool, jobs, seed, sandbox):
-                store.put(Row(*_about(job), versions[job.lesson], graded), job.read())
-                progress.advance(task)
+        for job, graded in _results(pool, jobs, seed, sandbox):
+            solutions[job.lesson, job.track].result()  # nothing is kept before it has all points
+            store.put(Row(*_about(job), versions[job.lesson], graded), job.read())
+            progress.advance(task)
 
 
 def _results(
@@ -247,9 +249,16 @@ def _results(
 
 def _pool(scheduler: str | None) -> AbstractContextManager[Executor]:
     """Return what runs submissions: threads here, each with a process, or a Dask cluster."""
-    if scheduler is None:
-        return ThreadPoolExecutor(at_a_time())
-    return _cluster(scheduler)
+    return _threads() if scheduler is None else _cluster(scheduler)
+
+
+@contextmanager
+def _threads() -> Iterator[Executor]:
+    pool = ThreadPoolExecutor(at_a_time())
+    try:
+        yield pool
+    finally:  # after an error or an interrupt, what waits is not begun
+        pool.shutdown(cancel_futures=True)
 
 
 @contextmanager
