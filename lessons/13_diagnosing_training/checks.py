@@ -238,18 +238,18 @@ def _step(weights: list, x: np.ndarray, onehot: np.ndarray, rate: float) -> tupl
 
 
 def small_run(seed: int, rate: float = 0.1, bias: float = 0, shuffled: float = 0, n: int = 1000):
-    """Train 784-32-10 on n pictures in NumPy; return the evidence that `diagnose` gets.
+    """Train 784-16-10 on n pictures in NumPy; return the evidence that `diagnose` gets.
 
     Returns training and validation accuracy (epochs,), update ratio (steps,), dead share before.
     """
     rng = np.random.default_rng(seed)
     X, y = _clothes()
     rows = rng.permutation(len(X))
-    X_val, y_val = X[rows[-500:]], y[rows[-500:]]
+    X_val, y_val = X[rows[-400:]], y[rows[-400:]]
     X, y = X[rows[:n]], y[rows[:n]].copy()
     moved = rng.permutation(n)[: round(shuffled * n)]
     y[moved] = y[rng.permutation(moved)]
-    weights = parity.dense_weights([784, 32, 10], seed)
+    weights = parity.dense_weights([784, 16, 10], seed)
     weights[0][1][:] = bias
     dead = dead_share(np.maximum(X_val @ weights[0][0] + weights[0][1], 0))
     onehot, epochs, batch = np.eye(10, dtype=np.float32)[y], 10000 // n, min(n, 50)
