@@ -178,6 +178,53 @@ def test_a_change_is_installed(tool: ModuleType, name: str) -> None:
     assert tool.asked == ["venv", ".[dev]", ".[dev]"]
 
 
+@pytest.fixture
+def npm(tool: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a file with a line for each call of a made-up npm, which fails where asked to."""
+    tool.BROWSER.mkdir(parents=True)
+    (tool.BROWSER / "package-lock.json").write_text("{}\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "npm").write_text(
+        f'#!/bin/sh\necho "$1" >> "{tmp_path}/calls"\n'
+        f'[ ! -e "{tmp_path}/fail" ] || {{ echo "npm error EACCES"; exit 1; }}\n'
+        "mkdir -p node_modules\n"
+    )
+    (tmp_path / "bin" / "npm").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}")
+    return tmp_path / "calls"
+
+
+def test_what_runs_in_a_browser_is_installed_where_it_is_needed(
+    tool: ModuleType, npm: Path
+) -> None:
+    assert tool.main([]) == 0 and not npm.exists()
+    assert tool.main(["deploy"]) == tool.main(["deploy"]) == tool.main([]) == 0
+    assert npm.read_text() == "ci\n"
+    (tool.BROWSER / "package-lock.json").write_text("{ }\n")
+    assert tool.main([]) == 0
+    assert npm.read_text() == "ci\nci\n"
+
+
+def test_npm_that_fails_is_one_sentence_and_is_tried_again(
+    tool: ModuleType, npm: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (npm.parent / "fail").touch()
+    assert tool.main(["deploy"]) == 1
+    error = capsys.readouterr().err
+    assert "npm cannot install" in error and "EACCES" in error and error.count("\n") == 1
+    (npm.parent / "fail").unlink()
+    assert tool.main([]) == 0
+    assert npm.read_text() == "ci\nci\n"
+
+
+def test_without_npm_all_else_is_set_up(
+    tool: ModuleType, npm: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(tool.shutil, "which", lambda name: None)
+    assert tool.main(["deploy"]) == 0
+    assert "install Node.js" in capsys.readouterr().out
+
+
 def test_a_copied_environment_is_made_anew(tool: ModuleType) -> None:
     assert tool.main([]) == 0
     text = (tool.VENV / "pyvenv.cfg").read_text().replace("a project", "where it was")

@@ -22,6 +22,8 @@ VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 STAMP = VENV / "quartet.json"  # written last: what is installed
 LOG = VENV / "quartet-install.log"
+BROWSER = ROOT / "utils" / "browser"  # what runs in a browser comes from npm
+NEED_BROWSER = {"deploy", "dev"}
 SUPPORTED = ((3, 11), (3, 12), (3, 13))
 GIGABYTES_NEW = 6  # measured: 4.3 for .venv, 1.2 for what pip keeps and unpacks
 GIGABYTES_MORE = 1
@@ -64,6 +66,7 @@ def set_up(extras, exact):
     installed = read_stamp()
     python_fits = venv_version() == sys.version_info[:2] or not exact
     if installed.get("pins") == pins() and extras <= set(installed["extras"]) and python_fits:
+        install_for_browsers(set(installed["extras"]))
         return 0
     if sys.version_info[:2] not in SUPPORTED:
         return set_up_with(other_python(exact), extras)
@@ -77,6 +80,7 @@ def set_up(extras, exact):
         create_venv()
     install(extras)
     STAMP.write_text(json.dumps({"pins": pins(), "extras": sorted(extras)}) + "\n")
+    install_for_browsers(extras)
     return 0
 
 
@@ -162,6 +166,32 @@ def install(extras):
     status, output = run_and_show(command)
     if status:
         raise Trouble(cause(output))
+
+
+def install_for_browsers(extras):
+    """Install the packages of npm that the lesson on browsers needs, if they are not there."""
+    lock, copy = BROWSER / "package-lock.json", BROWSER / "node_modules" / "installed.json"
+    if not extras & NEED_BROWSER or not lock.exists():
+        return
+    if copy.exists() and copy.read_bytes() == lock.read_bytes():
+        return
+    npm = shutil.which("npm")
+    if npm is None:
+        print("Without npm the lesson on browsers cannot run: install Node.js 20 or newer.")
+        return
+    command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    done = subprocess.run(
+        command,
+        cwd=str(BROWSER),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        universal_newlines=True,
+    )
+    if done.returncode:
+        lines = done.stdout.strip().splitlines() or ["no reason given"]
+        raise Trouble("npm cannot install what utils/browser asks for: %r" % lines[0])
+    shutil.copy(str(lock), str(copy))
 
 
 def run_and_show(command):
