@@ -24,6 +24,7 @@ from quartet.run import find_notebooks
 from utils.tracks import ROOT
 
 SAMPLE = "03_dense_layers"  # the lesson that stands for all where each is run many times
+QUICK = "01_tensors"  # answers to its exercises take no time
 
 # name -> what measures it: (all notebooks, rounds, progress) -> JSON
 PARTS: dict[str, Callable[[list[Path], int, Progress], Any]] = {
@@ -39,7 +40,8 @@ PARTS: dict[str, Callable[[list[Path], int, Progress], Any]] = {
     "checks": lambda sources, rounds, progress: checking.checks(
         find_notebooks((), kind="solution"), rounds, progress
     ),
-    "grading": lambda sources, rounds, progress: grading.classes(grading.CLASS, progress),
+    "grading": lambda sources, rounds, progress: grading.classes(QUICK, grading.CLASS, progress),
+    "training": lambda sources, rounds, progress: grading.classes(SAMPLE, grading.CLASS, progress),
     "many": lambda sources, rounds, progress: grading.thousand(SAMPLE, "pytorch", grading.MANY),
 }
 

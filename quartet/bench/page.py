@@ -36,7 +36,8 @@ def table(results: dict[str, Any]) -> str:
         "steps": _steps,
         "tiny": lambda found: _runs(found, "tiny", "Eight tiny notebooks through nbval", "3.5 ×"),
         "tree": lambda found: _runs(found, "tree", "All notebooks through nbval", "3 ×"),
-        "grading": _grading,
+        "grading": lambda found: _grading(found, "grading", "Grading a class"),
+        "training": lambda found: _grading(found, "training", "Grading a class that trains"),
         "many": _many,
         "checks": _checks,
     }
@@ -131,8 +132,8 @@ def _runs(results: dict[str, Any], key: str, title: str, bar: str) -> str:
     return _heading(results, key, title) + _markdown(["kernels", "seconds", "sooner", "bar"], rows)
 
 
-def _grading(results: dict[str, Any]) -> str:
-    rows, found = [], results["grading"]
+def _grading(results: dict[str, Any], part: str, title: str) -> str:
+    rows, found = [], results[part]
     for slow, fast in zip(found[::2], found[1::2], strict=True):
         track, size = slow["track"], len(slow["points"])
         each = [f"{run['seconds'] / size:.2f}" for run in (slow, fast)]
@@ -140,15 +141,16 @@ def _grading(results: dict[str, Any]) -> str:
         same = sum(fast["points"].get(name) == points for name, points in slow["points"].items())
         memory = [str(run["peak_mib"]) for run in (slow, fast)]
         bar = f"{grading.BARS[track]} ×"
-        about = [slow["lesson"], TRACKS[track].title]
-        rows.append([*about, *each, ratio, bar, *memory, f"{same} of {size}"])
-    head = ["lesson", "track", "nbgrader, s each", "quartet, s each", "sooner", "bar"]
+        rows.append([TRACKS[track].title, *each, ratio, bar, *memory, f"{same} of {size}"])
+    head = ["track", "nbgrader, s each", "quartet, s each", "sooner", "bar"]
     head += ["nbgrader, peak MiB", "quartet, peak MiB", "same points"]
-    text = "`nbgrader autograde` and `quartet grade` on the same submissions: of five, two are "
-    text += "right, one has a wrong answer, one an error, and one an empty cell. Each command "
-    text += "starts cold and grades the class once. Learners see other inputs than `quartet` "
-    text += "grades with, so points may differ. An answer that trains takes as long by either.\n\n"
-    return _heading(results, "grading", "Grading a class") + text + _markdown(head, rows)
+    text = "`nbgrader autograde` and `quartet grade` on the same submissions to "
+    text += f"{found[0]['lesson']}: "
+    text += "of five, two are right, one has a wrong answer, one an error, and one an empty cell. "
+    text += "Each command starts cold and grades the class once. Learners see other inputs than "
+    text += "`quartet` grades with, so points may differ. An answer that trains takes as long by "
+    text += "either command.\n\n"
+    return _heading(results, part, title) + text + _markdown(head, rows)
 
 
 def _many(results: dict[str, Any]) -> str:
