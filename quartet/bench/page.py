@@ -94,7 +94,9 @@ def _memory(results: dict[str, Any]) -> str:
     head = ["track", "plain, MiB", "second warm kernel, MiB", "share", "bar"]
     head += ["not shared: plain, MiB", "second warm kernel, MiB", "share"]
     text = "All have imported the same: what a lesson uses. The first columns are the proportional "
-    text += "set size, which counts a page that n processes share as one n-th.\n\n"
+    text += "set size, which counts a page that n processes share as one n-th. Here the warm "
+    text += "process and both of its kernels share, so a kernel that had changed no page at all "
+    text += "would still count a third. What is not shared is what one more kernel costs.\n\n"
     return _heading(results, "memory", "Memory") + text + _markdown(head, rows)
 
 
