@@ -20,6 +20,7 @@ from utils.tracks import ROOT
 
 PACKAGES = ("keras", "torch", "tensorflow", "jax", "jaxlib", "flax", "optax", "numpy", "ipykernel")
 SETTINGS = ("KERAS_BACKEND", "JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")
+UTILS = ("*.py", "*/*.py", "browser/*.json", "browser/page/**/*.*")  # never what npm installs
 CELL_TIMEOUT = 300
 
 
@@ -96,7 +97,8 @@ def _digest(path: Path) -> str:
     root = path.resolve().parents[2]
     lesson = root / "lessons" / path.stem
     files = [path, lesson / "checks.py", lesson / "recorded.json", root / "data" / "index.toml"]
-    files += sorted((ROOT / "utils").glob("*.py"))
+    for pattern in UTILS:
+        files += sorted((ROOT / "utils").glob(pattern))
     digest = hashlib.sha256()
     for file in files:
         digest.update(file.read_bytes() if file.is_file() else b"-")

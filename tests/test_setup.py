@@ -304,7 +304,7 @@ def test_a_full_disk_is_noticed_before(
 ) -> None:
     monkeypatch.setattr(tool.shutil, "disk_usage", lambda path: SimpleNamespace(free=3e9))
     assert tool.main([]) == 1
-    assert "needs 6 GB of disk space, and 3.0 GB are free" in capsys.readouterr().err
+    assert "needs 7 GB of disk space, and 3.0 GB are free" in capsys.readouterr().err
     assert tool.asked == []
 
 

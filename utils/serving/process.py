@@ -48,7 +48,7 @@ def start(
 ) -> Server:
     """Start a server on a free port of 127.0.0.1, and return when it answers.
 
-    command: each `{port}` in it becomes the port.
+    command, env: each `{port}` in them becomes the port.
     ready: the path that answers 200 when the server can serve.
     seconds: how long to wait for that. grace: how long it may take to stop.
     env: variables on top of this process's own. folder: where it runs.
@@ -74,7 +74,8 @@ class Server:
         self.url = f"http://127.0.0.1:{self.port}"
         self._folder = tempfile.TemporaryDirectory(prefix="quartet-server-")
         self.log = Path(self._folder.name) / "log.txt"
-        command = [part.replace("{port}", str(self.port)) for part in command]
+        command = [self._with_port(part) for part in command]
+        env = {name: self._with_port(value) for name, value in env.items()}
         with self.log.open("wb") as log:
             self._guard = subprocess.Popen(
                 [sys.executable, "-S", str(GUARD), str(grace), *command],
@@ -86,6 +87,9 @@ class Server:
                 start_new_session=True,  # an interrupt of the kernel is none of the server's
             )
         weakref.finalize(self, self._guard.stdin.close)
+
+    def _with_port(self, text: str) -> str:
+        return text.replace("{port}", str(self.port))
 
     @property
     def pid(self) -> int | None:
