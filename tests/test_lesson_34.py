@@ -60,9 +60,9 @@ def test_ray_serve_loses_a_replica_and_torchserve_serves() -> None:
 
     statuses, answered = re.search(r"(\{200: .*\}) answered by (\[.*\])", text).groups()
     statuses = ast.literal_eval(statuses)
-    assert sum(statuses.values()) == 1500
-    assert 0 <= 1500 - statuses[200] <= 16, "what one dead replica had in hand, and no more"
-    assert len(ast.literal_eval(answered)) == 3, "two replicas, and one in the place of the dead"
+    assert sum(statuses.values()) == 3000
+    assert 0 <= 3000 - statuses[200] <= 16, "what one dead replica had in hand, and no more"
+    assert len(ast.literal_eval(answered)) in (2, 3), "two replicas, and who replaces the dead"
     ports, wide_open = map(int, re.search(r"(\d+) ports, (\d+) of them not on", text).groups())
     assert 5 < wide_open < ports, "the prose says that Ray listens on other addresses too"
 
