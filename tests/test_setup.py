@@ -469,10 +469,17 @@ def test_fast_leaves_the_notebooks_out(stages: Callable) -> None:
     assert "-m not slow tests" in done.stdout
 
 
-@pytest.mark.parametrize("name", [".ci/run", "tools/run_tests.sh", "tools/pins.sh"])
+@pytest.mark.parametrize(
+    "name", [".ci/run", "tools/run_tests.sh", "tools/pins.sh", "tools/converter_env.sh"]
+)
 def test_scripts_can_be_read_and_run(name: str) -> None:
     assert run("bash", "-n", ROOT / name).stderr == ""
     assert os.access(ROOT / name, os.X_OK)
+
+
+def test_an_unknown_converter_is_told_which_there_are() -> None:
+    done = run("sh", ROOT / "tools" / "converter_env.sh", "tfjs")
+    assert done.returncode == 2 and "litert-torch" in done.stderr and "tensorflowjs" in done.stderr
 
 
 # JupyterLab and the kernels
