@@ -49,7 +49,7 @@ def test_ray_serve_loses_a_replica_and_torchserve_serves() -> None:
     for old, new in (
         ("FAST = True", "FAST = False"),
         ("if FAST else 1000", "if FAST else 100"),
-        ("time.monotonic() + 60\nif not", "time.monotonic() + 10\nif not"),
+        ("time.monotonic() + 60\nfor seen", "time.monotonic() + 10\nfor seen"),
     ):
         found = [cell for cell in notebook.cells if old in cell.source]
         assert len(found) == 1, old
