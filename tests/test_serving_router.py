@@ -11,6 +11,8 @@ import textwrap
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 
 import pytest
 import requests
@@ -132,32 +134,30 @@ def test_an_answer_that_breaks_off_is_a_failure(url: str) -> None:
         assert post(router, "/drop").status_code == 502
 
 
-def test_the_router_may_be_told_otherwise_under_load_and_nothing_is_lost(url: str) -> None:
-    with Router(lambda body: "/one", Turns([url])) as router:
-        seen: list[serving.Load] = []
-        send = lambda: seen.append(serving.load(router.url, [0], clients=4, requests=400))  # noqa: E731
-        client = threading.Thread(target=send)
-        client.start()
+@contextmanager
+def under_load(router: Router) -> Iterator[Future[serving.Load]]:
+    """Send 400 requests; give the block the stage when 100 were answered, and wait to the end."""
+    with ThreadPoolExecutor(1) as pool:
+        load = pool.submit(serving.load, router.url, [0], clients=4, requests=400)
         while len(router.log) < 100:
             time.sleep(0.001)
+        yield load
+
+
+def test_the_router_may_be_told_otherwise_under_load_and_nothing_is_lost(url: str) -> None:
+    with Router(lambda body: "/one", Turns([url])) as router, under_load(router) as load:
         router.route = lambda body: "/two"
-        client.join()
-    paths = [seen[0].answers[i]["path"] for i in range(400)]
-    assert seen[0].failed == 0 and set(paths) == {"/one", "/two"}
+    seen = load.result()
+    paths = [seen.answers[i]["path"] for i in range(400)]
+    assert seen.failed == 0 and set(paths) == {"/one", "/two"}
     assert paths[0] == "/one" and paths[-1] == "/two"
 
 
 def test_a_killed_server_costs_no_request_if_another_one_is_tried(url: str) -> None:
     with backend() as victim, Router(lambda body: "/", Turns([url, victim.url])) as router:
-        seen: list[serving.Load] = []
-        send = lambda: seen.append(serving.load(router.url, [0], clients=4, requests=400))  # noqa: E731
-        client = threading.Thread(target=send)
-        client.start()
-        while len(router.log) < 100:
-            time.sleep(0.001)
-        os.kill(victim.pid, signal.SIGKILL)
-        client.join()
-        assert seen[0].failed == 0
+        with under_load(router) as load:
+            os.kill(victim.pid, signal.SIGKILL)
+        assert load.result().failed == 0
         assert {ok for server, ok in router.replicas.heard if server == url} == {True}
         assert (victim.url, False) in router.replicas.heard
 

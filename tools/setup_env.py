@@ -146,16 +146,13 @@ def create_venv():
     """Make an empty .venv, in place of any that is there."""
     python = getattr(sys, "_base_executable", None) or sys.executable  # not one inside .venv
     command = [python, "-m", "venv", "--clear", str(VENV)]
-    done = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, universal_newlines=True
-    )
-    if done.returncode:
-        lines = done.stdout.strip().splitlines() or ["no reason given"]
+    status, lines = run_quietly(command)
+    if status:
         advice = (
             ". On Debian and Ubuntu, install its package python%d.%d-venv" % sys.version_info[:2]
         )
         what = "%s cannot make a virtual environment (%s)" % (python, lines[-1].rstrip("."))
-        raise Trouble(what + (advice if "ensurepip" in done.stdout else ""))
+        raise Trouble(what + (advice if "ensurepip" in "".join(lines) else ""))
 
 
 def install(extras):
@@ -180,18 +177,23 @@ def install_for_browsers(extras):
         print("Without npm the lesson on browsers cannot run: install Node.js 20 or newer.")
         return
     command = [npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"]
+    status, lines = run_quietly(command, BROWSER)
+    if status:
+        raise Trouble("npm cannot install what utils/browser asks for: %r" % lines[0])
+    shutil.copy(str(lock), str(copy))
+
+
+def run_quietly(command, folder=ROOT):
+    """Run a command to its end; return its exit status and the lines that it printed."""
     done = subprocess.run(
         command,
-        cwd=str(BROWSER),
+        cwd=str(folder),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         universal_newlines=True,
     )
-    if done.returncode:
-        lines = done.stdout.strip().splitlines() or ["no reason given"]
-        raise Trouble("npm cannot install what utils/browser asks for: %r" % lines[0])
-    shutil.copy(str(lock), str(copy))
+    return done.returncode, done.stdout.strip().splitlines() or ["no reason given"]
 
 
 def run_and_show(command):
