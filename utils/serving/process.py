@@ -9,6 +9,7 @@ ends or is killed. It listens on 127.0.0.1: its command must say so.
 
 from __future__ import annotations
 
+import http.client
 import os
 import socket
 import subprocess
@@ -18,8 +19,6 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-
-import requests
 
 GUARD = Path(__file__).with_name("guard.py")
 LOOK_SECONDS = 0.05
@@ -114,11 +113,8 @@ class Server:
         while time.monotonic() < end:
             if not self.alive:
                 raise ServerError(f"The server ended with {self._guard.returncode}.\n{self._end()}")
-            try:
-                if requests.get(self.url + ready, timeout=5).status_code == 200:
-                    return
-            except requests.RequestException:
-                pass
+            if _answers(self.port, ready):
+                return
             time.sleep(LOOK_SECONDS)
         raise ServerError(f"No answer from {self.url}{ready} in {seconds:g} s.\n{self._end()}")
 
@@ -137,3 +133,19 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _answers(port: int, path: str) -> bool:
+    """Return whether a GET of `path` on a port of 127.0.0.1 is answered with 200.
+
+    By http.client, whose errors leave no cycle behind: one would keep the frames of the callers,
+    and with them a server that nobody uses any more, until the garbage collector runs.
+    """
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", path)
+        return connection.getresponse().status == 200
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
