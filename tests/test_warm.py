@@ -126,6 +126,7 @@ def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
         time.sleep(0.05)
 
 
+LOGGING = ("", "absl", "tensorflow", "torch", "pytorch_lightning", "jax")
 STATE = """
 import json, logging, os, resource, signal, sys, threading, threadpoolctl, warnings
 {imports}
@@ -135,7 +136,11 @@ print(json.dumps({{
     "signals": [str(signal.getsignal(s)) for s in sorted(signal.valid_signals())],
     "blocked": sorted(signal.pthread_sigmask(signal.SIG_BLOCK, [])),
     "filters": sorted(map(str, warnings.filters)),
-    "loggers": [str(logging.getLogger(name).handlers) for name in ("", "absl")],
+    "loggers": sorted(
+        f"{{name}} {{each.level}} {{each.handlers}}"
+        for name, each in (("", logging.getLogger()), *logging.Logger.manager.loggerDict.items())
+        if getattr(each, "handlers", []) and name.partition(".")[0] in {loggers}
+    ),
     "streams": [str(type(s)) for s in (sys.stdin, sys.stdout, sys.stderr, sys.__stdout__)],
     "threads": sorted(t.name for t in threading.enumerate() if not t.name.startswith("Thread-")),
     "limits": [resource.getrlimit(n) for n in range(10)], "umask": os.umask(0o22),
@@ -151,14 +156,14 @@ print(json.dumps({{
 @each_track
 def test_it_is_as_a_plain_kernel_is(track: str, start: Callable[..., Kernel]) -> None:
     ahead = ", ".join((*server.COMMON, *TRACKS[track].modules))
-    code = STATE.format(imports=f"import {ahead}")
+    code = STATE.format(imports=f"import {ahead}", loggers=LOGGING)
     warm, plain = start(track), Kernel(ROOT / "notebooks" / track, {"QUARTET_WARM": "0"})
     try:
         assert isinstance(warm.process, ForkedProcess) != isinstance(plain.process, ForkedProcess)
         of_warm, of_plain = json.loads(warm.run(code)), json.loads(plain.run(code))
     finally:
         plain.close()
-    assert [key for key in of_plain if of_warm[key] != of_plain[key]] == []
+    assert {key: of_warm[key] for key in of_plain if of_warm[key] != of_plain[key]} == {}
     assert server_of(track).threads == 1  # a process with more must not fork
 
 

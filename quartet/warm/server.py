@@ -21,10 +21,11 @@ import socket
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from quartet.warm import shelf
 from quartet.warm.client import LONGEST_MESSAGE, is_listening, peer, send
@@ -211,8 +212,10 @@ def import_ahead(track: str) -> None:
     """Import what the notebooks of a track use."""
     # As ipykernel does; the module itself must meet a running kernel when it is first imported.
     os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
+    sys.ps1 = "In : "  # IPython's, by which TensorFlow knows that its log goes to a person
     for module in (*COMMON, *TRACKS[track].modules):
         importlib.import_module(module)
+    del sys.ps1
     gc.collect()
     gc.freeze()  # collecting garbage in a kernel would copy the pages that it shares
 
@@ -240,11 +243,23 @@ def become(kernel: Kernel, set_since: dict[str, str]) -> None:
     from ipykernel.kernelapp import IPKernelApp  # imported ahead
 
     app = IPKernelApp.instance(parent_handle=os.getppid())  # it ends when the warm process does
+    before = {"stdout": sys.stdout, "stderr": sys.stderr}
     app.initialize(kernel.argv[1:])
-    for handler in logging.getLogger().handlers:  # such as Grain makes when it is imported
-        if isinstance(handler, logging.StreamHandler):
-            handler.setStream(sys.stderr)
+    redirect_logs(before)
     app.start()
+
+
+def redirect_logs(before: Mapping[str, TextIO]) -> None:
+    """Let the handlers of loggers, which were made on import, write to the notebook.
+
+    `before` is what `sys.stdout` and `sys.stderr` were until then.
+    """
+    loggers = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+    for logger in loggers:
+        for handler in getattr(logger, "handlers", ()):  # a placeholder has none
+            for name, stream in before.items():
+                if getattr(handler, "stream", None) is stream:
+                    handler.setStream(getattr(sys, name))
 
 
 def reseed() -> None:
