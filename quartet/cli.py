@@ -245,7 +245,7 @@ def mark(
     from quartet.grading import classroom
 
     classroom.mark(out, learner, lesson, track, exercise, points, comment)
-    typer.echo(f"Kept. `quartet regrade --out {out}` writes it into the pages.")
+    typer.echo(f"Kept, and written into the pages in {out}.")
 
 
 @app.command()

@@ -69,9 +69,10 @@ def hint(name: str, exercise: str, root: Path = ROOT) -> str:
     ------
     QuartetError if there is no such lesson or exercise.
     """
-    found = _exercise(_lesson(name, root), exercise)
+    lesson = _lesson(name, root)
+    found = _exercise(lesson, exercise)
     count = len(found.hints)
-    step = min(_asked(f"hint {name[:2]} {exercise}", root), count)
+    step = min(_asked(f"hint {lesson} {exercise}", root), count)
     return f"Hint {step} of {count}: {found.hints[step - 1]}"
 
 

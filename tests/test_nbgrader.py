@@ -12,6 +12,7 @@ from nbgrader.apps import NbGraderAPI
 from nbgrader.validator import Validator
 from traitlets.config import Config
 
+from quartet.grading.release import release
 from utils import checks
 from utils.tracks import ROOT, TRACKS
 
@@ -61,6 +62,22 @@ def test_nbgrader_gives_all_some_and_no_points(tmp_path: Path) -> None:
     with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as book:
         scores = {name: book.find_submission(FOLDER, name).score for name in answers}
     assert scores == {"ada": 8, "bob": 5.25}  # of bob's count, one case of four is right
+
+
+def test_nbgrader_validates_what_is_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = release(["03"], tmp_path / "handout", self_check=True)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "handout"))  # not this copy, with its answers
+    (path,) = (path for path in written if path.parent.name == TRACK)
+    names = [name for name in checks.load_exercises(LESSON) if name != SLOW]
+    assert len(Validator().validate(str(path))["failed"]) >= len(names)
+    hand_in(path, {})
+    failed = Validator().validate(str(path)).get("failed", [])
+    assert len(failed) <= 1 and all(SLOW in each["source"] for each in failed)
+    hand_in(path, {"dense_forward": "def dense_forward(x, W, b):\n    return x"})
+    failed = [each["source"] for each in Validator().validate(str(path))["failed"]]
+    assert any("dense_forward" in source for source in failed)
 
 
 def hand_in(path: Path, written: dict[str, str]) -> None:

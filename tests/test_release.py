@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 
@@ -56,6 +58,26 @@ def test_a_self_check_answers_from_cases(tmp_path: Path) -> None:
     assert "checked when it is handed in" in said  # `deeper` is judged by its accuracy
     raw = (tmp_path / "lessons" / LESSON / checks.CASES).read_bytes()
     assert b"import" not in raw and b"def " not in raw
+
+
+def test_no_line_of_a_solution_is_handed_out(tmp_path: Path) -> None:
+    release(["03"], tmp_path, self_check=True)
+    solved = {line for track in TRACKS for line in _lines("solutions", track)}
+    given = {line for track in TRACKS for line in _lines("exercises", track)}
+    ours = {line.strip() for path in (ROOT / "utils").glob("*.py") for line in path.open()}
+    secret = {line for line in solved - given - ours if len(line) > 25}
+    assert len(secret) > 20
+    rest = [folder for folder in tmp_path.iterdir() if folder.name != "notebooks"]  # which teach
+    files = [path for folder in rest for path in [folder, *folder.rglob("*")]]
+    files = [path for path in files if path.is_file() and path.suffix != ".npz"]
+    handed_out = b"\n".join(path.read_bytes() for path in files)
+    assert [line for line in secret if json.dumps(line)[1:-1].encode() in handed_out] == []
+
+
+def _lines(folder: str, track: str) -> set[str]:
+    notebook = nbformat.read(ROOT / folder / track / f"{LESSON}.ipynb", as_version=4)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    return {line.strip() for source in code for line in source.splitlines()}
 
 
 def test_a_release_overwrites_nothing(tmp_path: Path) -> None:

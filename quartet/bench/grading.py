@@ -22,7 +22,6 @@ from rich.progress import Progress
 from quartet import QuartetError
 from quartet.bench.measure import MIB
 from quartet.exercises import is_answer
-from quartet.grading.classroom import points
 from quartet.grading.store import NAME, Row, Store
 from quartet.grading.worker import handed_out, solution
 from quartet.run import memory
@@ -109,7 +108,11 @@ def _nbgrader(root: Path) -> dict[str, Any]:
 
 def _quartet(root: Path) -> dict[str, Any]:
     spent = _spent("quartet", *_grade(root), root=root, told=WARM)
-    return spent | {"points": {row.learner: points(row) for row in Store(root / "graded").rows()}}
+    return spent | {"points": {row.learner: _points(row) for row in Store(root / "graded").rows()}}
+
+
+def _points(row: Row) -> float:
+    return sum(result["points"] for result in row.grade["results"])
 
 
 def _grade(root: Path) -> tuple[str, ...]:

@@ -96,7 +96,8 @@ def _memory(results: dict[str, Any]) -> str:
     text = "All have imported the same: what a lesson uses. The first columns are the proportional "
     text += "set size, which counts a page that n processes share as one n-th. Here the warm "
     text += "process and both of its kernels share, so a kernel that had changed no page at all "
-    text += "would still count a third. What is not shared is what one more kernel costs.\n\n"
+    text += "would still count a third. What is not shared is what one more kernel costs: by so "
+    text += "much the proportional set sizes of all processes together grow when it starts.\n\n"
     return _heading(results, "memory", "Memory") + text + _markdown(head, rows)
 
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 import os
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Executor, ThreadPoolExecutor, wait
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -18,19 +20,22 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from quartet import QuartetError
 from quartet.grading import intake, report, settings, submission, worker
 from quartet.grading.intake import Handed
-from quartet.grading.store import NAME, Entry, Row, Store
+from quartet.grading.store import NAME, Entry, Key, Row, Store
 from quartet.source import lesson_names, resolve
 from utils.tracks import ROOT, TRACKS
 
 MOST_WAITING = 64  # submissions in memory at a time
+SCHEDULER_SECONDS = 20  # for a Dask scheduler to answer
+WORKER_SECONDS = 60  # for its first worker to be there
 BYTES_EACH = 2**30  # measured: a submission that trains in a sandbox takes up to 0.7 GB
 
 
 @dataclass(frozen=True)
 class Job(Entry):
-    """A submission to grade, and how its notebook is read."""
+    """A submission to grade, and how its notebook is read; `problem` says why it cannot be."""
 
     read: Callable[[], bytes]
+    problem: str = ""
 
 
 @dataclass(frozen=True)
@@ -57,7 +62,8 @@ def grade(
 
     Parameters
     ----------
-    wanted : a TOML file with due dates and weights; see docs/grading.md.
+    wanted : a TOML file with due dates and weights, see docs/grading.md; None takes the one that
+        was given for this folder before.
     sandbox : False runs learners' code with all rights of whoever grades.
     scheduler : address of a Dask scheduler, "tcp://..."; None grades on this machine.
 
@@ -69,13 +75,14 @@ def grade(
     ------
     QuartetError if there is nothing to grade, a setting is wrong, or there is no sandbox.
     """
-    rules = settings.read(wanted)
+    text = None if wanted is None else settings.read(wanted)
     jobs, problems = sort(intake.find(place))
     store = Store(out)
+    _keep(store, settings=text, problems=json.dumps(problems))
     known = {row.key: (row.digest, row.checks) for row in store.rows()}
     new = [job for job in jobs if known.get(job.key) != (job.digest, checks_version(job.lesson))]
     _run(new, store, sandbox, scheduler)
-    return report.write(out, store, rules, problems), problems
+    return _report(out, store), problems
 
 
 def regrade(
@@ -83,18 +90,24 @@ def regrade(
 ) -> list[Change]:
     """Grade again all that a folder holds the results of, as after a check was corrected.
 
-    Points and comments that a person gave stay.
+    Points and comments that a person gave stay, and so do the rules, unless there are new ones.
+    What was cut off goes on where it stopped, and still knows all points of before.
 
     Raises
     ------
     QuartetError if the folder holds no results, or there is no sandbox.
     """
-    rules, store = settings.read(wanted), _existing(out)
-    before = {row.key: points(row) for row in store.rows()}
-    _run([_again(row, store) for row in store.rows()], store, sandbox, scheduler)
-    report.write(out, store, rules, [])
-    after = {row.key: points(row) for row in store.rows()}
-    return [Change(*key, before[key], after[key]) for key in after if before[key] != after[key]]
+    text, store = None if wanted is None else settings.read(wanted), _existing(out)
+    store.begin_regrade(_totals(store))
+    _keep(store, settings=text)
+    done = {key: checks for key, (_, checks) in store.regraded().items()}
+    left = [row for row in store.rows() if done[row.key] != checks_version(row.lesson)]
+    _run([_again(row, store) for row in left], store, sandbox, scheduler)
+    _report(out, store)
+    before, after = store.regraded(), _totals(store)
+    store.end_regrade()
+    pairs = {key: (before[key][0], after[key]) for key in after}
+    return [Change(*key, *pair) for key, pair in pairs.items() if pair[0] != pair[1]]
 
 
 def mark(
@@ -106,7 +119,7 @@ def mark(
     points: float | None,
     comment: str,
 ) -> None:
-    """Keep points, or a comment, that a person gives to an exercise of a graded submission.
+    """Keep points, or a comment, that a person gives to an exercise, and write the reports anew.
 
     Raises
     ------
@@ -121,6 +134,23 @@ def mark(
     if exercise not in names:
         raise QuartetError(f"{lesson} has no exercise {exercise!r}. It has: {', '.join(names)}.")
     store.set_manual(row.key, exercise, points, comment)
+    _report(out, store)
+
+
+def _keep(store: Store, **about: str | None) -> None:
+    """Keep what reports need besides grades; None leaves what was kept before."""
+    for name, text in about.items():
+        if text is not None:
+            store.set_about(name, text)
+
+
+def _report(out: Path, store: Store) -> list[Path]:
+    """Write all reports, by the rules and problems that are kept."""
+    return report.write(out, store, _rules(store), json.loads(store.about("problems") or "[]"))
+
+
+def _rules(store: Store) -> settings.Rules:
+    return settings.parse(store.about("settings"), store.path)
 
 
 def _existing(out: Path) -> Store:
@@ -131,32 +161,67 @@ def _existing(out: Path) -> Store:
     return Store(out)
 
 
-def points(row: Row) -> float:
-    """Return the points of a submission before weights and days late."""
-    return sum(result["points"] for result in row.grade["results"])
+def _totals(store: Store) -> dict[Key, float]:
+    """Return each submission's points as they count: with weights, days late, and by hand."""
+    rules, manual = _rules(store), store.manual()
+    return {
+        row.key: report.count(row, rules, manual.get(row.key, {})).total for row in store.rows()
+    }
 
 
 def sort(found: Iterable[Handed]) -> tuple[list[Job], list[str]]:
     """Return the newest notebook of each learner, lesson and track, and remarks on the others."""
-    jobs: dict[tuple[str, str, str], Job] = {}
-    problems = []
+    jobs: dict[Key, Job] = {}
+    all_jobs, problems = [], []
     for handed in sorted(found, key=lambda each: each.when):
-        data = handed.read()
         try:
-            about = (handed.learner, *subject(handed, data))
+            all_jobs.append(_job(handed))
         except QuartetError as error:
             problems.append(f"{handed.file}: {error}")
-            continue
-        digest = hashlib.sha256(data + handed.problem.encode()).hexdigest()
-        job = Job(*about, handed.file, handed.when.isoformat(), digest, handed.read)
+    for job in _told_apart(all_jobs):
         if job.key in jobs:
             problems.append(f"{jobs[job.key].file}: not graded, {job.file} is newer")
         jobs[job.key] = job
     return [jobs[key] for key in sorted(jobs)], problems
 
 
+def _job(handed: Handed) -> Job:
+    """Return what is to be graded of a file that was handed in.
+
+    Raises
+    ------
+    QuartetError if nothing tells of which lesson and track it is.
+    """
+    try:
+        data = handed.read()
+    except OSError as error:
+        handed, data = replace(handed, problem=f"it cannot be read: {error.strerror}"), b""
+    about = (handed.learner, *subject(handed, data), handed.file, handed.when.isoformat())
+    digest = hashlib.sha256(data + handed.problem.encode()).hexdigest()
+    return Job(*about, digest, handed.number, handed.read, handed.problem)
+
+
+def _told_apart(jobs: list[Job]) -> list[Job]:
+    """Return jobs in which learners of one name have their number in it.
+
+    A system has another number for each learner. One may also give a learner another number in
+    each assignment, so numbers count only where two of them hand in the same lesson and track.
+    """
+    numbers: dict[Key, set[str]] = defaultdict(set)
+    for job in jobs:
+        numbers[job.key] |= {job.number} - {""}
+    namesakes = {learner for (learner, *_), found in numbers.items() if len(found) > 1}
+    return [
+        replace(job, learner=f"{job.learner} ({job.number})")
+        if job.learner in namesakes and job.number
+        else job
+        for job in jobs
+    ]
+
+
 def _again(row: Row, store: Store) -> Job:
-    return Job(*_about(row), lambda: store.notebook(row.key))
+    problem = "" if store.notebook(row.key) else row.grade["problem"]
+    return Job(*_about(row), lambda: store.notebook(row.key), problem)
 
 
 def _about(entry: Entry) -> tuple[str, ...]:
@@ -211,7 +276,8 @@ def prepare(lesson: str, track: str, seed: int) -> None:
 def at_a_time() -> int:
     """Return how many submissions to grade at once: one a processor, as memory allows."""
     free = psutil.virtual_memory().available // BYTES_EACH
-    return max(1, min(os.cpu_count() or 1, free))
+    mine = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(mine or 1, free))
 
 
 def _run(jobs: list[Job], store: Store, sandbox: bool, scheduler: str | None) -> None:
@@ -239,7 +305,8 @@ def _results(
     while True:
         for job in itertools.islice(left, MOST_WAITING - len(running)):
             grade = (worker.grade, job.read(), job.lesson, job.track, seed, sandbox)
-            running[pool.submit(*grade)] = job
+            refuse = (worker.refuse, job.lesson, job.problem)
+            running[pool.submit(*(refuse if job.problem else grade))] = job
         if not running:
             return
         done, _ = wait(running, return_when=FIRST_COMPLETED)
@@ -264,12 +331,19 @@ def _threads() -> Iterator[Executor]:
 @contextmanager
 def _cluster(scheduler: str) -> Iterator[Executor]:
     try:
-        from distributed import Client
+        from distributed import Client, KilledWorker
     except ModuleNotFoundError:
         raise QuartetError("--scheduler needs Dask: pip install distributed.") from None
     try:
-        client = Client(scheduler, timeout=20)
+        client = Client(scheduler, timeout=SCHEDULER_SECONDS)
     except OSError as error:
         raise QuartetError(f"No Dask scheduler answers at {scheduler}: {error}.") from None
     with client, client.get_executor(pure=False) as pool:
-        yield pool
+        try:
+            client.wait_for_workers(1, timeout=WORKER_SECONDS)
+            yield pool
+        except TimeoutError:
+            raise QuartetError(f"The Dask scheduler at {scheduler} has no workers.") from None
+        except KilledWorker as error:
+            text = f"Dask gave up on a submission whose workers died again and again: {error}"
+            raise QuartetError(text) from None

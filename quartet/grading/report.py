@@ -18,6 +18,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader
 
 from quartet.build import write as write_file
+from quartet.grading.intake import plain_text
 from quartet.grading.settings import Rules
 from quartet.grading.store import Row, Store
 
@@ -47,6 +48,7 @@ class Counted:
     track: str
     file: str
     handed_in: str
+    number: str
     items: list[Item]
     remarks: list[str]
     problem: str
@@ -69,7 +71,7 @@ def write(out: Path, store: Store, rules: Rules, problems: list[str]) -> list[Pa
     counted = [count(row, rules, manual.get(row.key, {})) for row in store.rows()]
     written = []
     for name, text in _files(counted, problems):
-        write_file(out / name, text)
+        write_file(out / name, plain_text(text))
         written.append(out / name)
     return written
 
@@ -77,8 +79,9 @@ def write(out: Path, store: Store, rules: Rules, problems: list[str]) -> list[Pa
 def _files(counted: list[Counted], problems: list[str]) -> Iterator[tuple[str, str]]:
     """Give the name and the text of each report, one after the other."""
     yield "gradebook.csv", _csv(_gradebook(counted))
-    yield "moodle.csv", _csv(_by_learner(counted, "Full name", points_only=False))
-    yield "canvas.csv", _csv(_by_learner(counted, "Student", points_only=True))
+    yield "canvas.csv", _csv(_canvas(counted))
+    for lesson, theirs in _grouped(counted, lambda each: each.lesson).items():
+        yield f"moodle/{lesson}.csv", _csv(_moodle(theirs))
     yield "summary.html", _summary(counted, problems)
     for each in counted:
         name = f"gradescope/{file_name(each.learner)}.{each.lesson}.{each.track}.json"
@@ -100,7 +103,8 @@ def count(row: Row, rules: Rules, manual: dict[str, tuple[float | None, str]]) -
         items.append(Item(name, points, worth, result["lines"], comment, answers.get(name, "")))
     days = rules.days_late(row.lesson, row.handed_in)
     about = (row.grade["remarks"], row.grade["problem"], row.grade["seconds"])
-    return Counted(*row.key, row.file, row.handed_in, items, *about, days, rules.kept(days))
+    whence = (*row.key, row.file, row.handed_in, row.number)
+    return Counted(*whence, items, *about, days, rules.kept(days))
 
 
 def file_name(learner: str) -> str:
@@ -122,19 +126,46 @@ def _gradebook(counted: list[Counted]) -> list[list[Any]]:
     return [[*head, *names], *rows]
 
 
-def _by_learner(counted: list[Counted], who: str, points_only: bool) -> list[list[Any]]:
-    """Return a row for each learner and a column for each lesson, as an LMS imports them."""
+def _canvas(counted: list[Counted]) -> list[list[Any]]:
+    """Return a row for each learner and a column for each lesson, as Canvas imports grades.
+
+    Its columns are those of its own export; it finds a learner by the ID.
+    """
     lessons = sorted({each.lesson for each in counted})
-    best: dict[str, dict[str, float]] = defaultdict(dict)
-    for each in counted:  # a learner who worked in several tracks gets the best of them
-        best[each.learner][each.lesson] = max(best[each.learner].get(each.lesson, 0), each.total)
     worth = {each.lesson: each.worth for each in counted}
-    head = [who, *lessons]
-    middle = (
-        [["    Points Possible", *(worth[lesson] for lesson in lessons)]] if points_only else []
-    )
-    rows = [[name, *(best[name].get(lesson, "") for lesson in lessons)] for name in sorted(best)]
-    return [head, *middle, *rows]
+    head = ["Student", "ID", "SIS User ID", "SIS Login ID", "Section"]
+    rows = [["    Points Possible", "", "", "", "", *(worth[lesson] for lesson in lessons)]]
+    for learner, theirs in sorted(_grouped(counted, lambda each: each.learner).items()):
+        best = _best(theirs)
+        number = next((each.number for each in theirs if each.number), "")
+        points = [best[lesson].total if lesson in best else "" for lesson in lessons]
+        rows.append([learner, number, "", "", "", *points])
+    return [[*head, *lessons], *rows]
+
+
+def _moodle(counted: list[Counted]) -> list[list[Any]]:
+    """Return the rows of a grading worksheet, which Moodle imports into one assignment.
+
+    Moodle 5 demands the identifier, the grade, and when it last changed; "-" is its "never".
+    """
+    head = ["Identifier", "Full name", "Grade", "Maximum Grade", "Last modified (grade)"]
+    rows = []
+    for learner, theirs in sorted(_grouped(counted, lambda each: each.learner).items()):
+        (best,) = _best(theirs).values()
+        who = f"Participant {best.number}" if best.number else ""
+        said = "; ".join(_said(item) for item in best.items)
+        rows.append([who, learner, best.total, best.worth, "-", said])
+    return [[*head, "Feedback comments"], *rows]
+
+
+def _said(item: Item) -> str:
+    comment = f" ({item.comment})" if item.comment else ""
+    return f"{item.exercise}: {item.points:g} of {item.worth:g}{comment}"
+
+
+def _best(theirs: list[Counted]) -> dict[str, Counted]:
+    """Return lesson -> a learner's submission with the most points, of all tracks."""
+    return {each.lesson: each for each in sorted(theirs, key=lambda each: each.total)}
 
 
 def _gradescope(each: Counted) -> dict[str, Any]:
@@ -206,5 +237,6 @@ def _csv(rows: list[list[Any]]) -> str:
 
 
 def _cell(value: Any) -> Any:
-    """Return a value that no spreadsheet takes for a formula."""
-    return f"'{value}" if isinstance(value, str) and value.startswith(FORMULA) else value
+    """Return a value that no spreadsheet takes for a formula; a lone sign is none."""
+    is_formula = isinstance(value, str) and len(value) > 1 and value.startswith(FORMULA)
+    return f"'{value}" if is_formula else value

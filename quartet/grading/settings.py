@@ -16,7 +16,7 @@ from utils import checks
 
 @dataclass(frozen=True)
 class Rules:
-    """How points are counted; see `read` for the file.
+    """How points are counted; see `parse` for the file.
 
     `late_per_day` is the share lost for each day begun, `weights` lesson -> exercise -> points.
     """
@@ -41,20 +41,34 @@ class Rules:
         return max(0.0, 1 - self.late_per_day * days_late)
 
 
-def read(path: Path | None) -> Rules:
-    """Return the rules in a TOML file; without one, none is late and checks say the points.
-
-    The file holds `late_per_day` and, under `[lessons.NAME]`, `due` and `weights`.
+def read(path: Path) -> str:
+    """Return the text of a TOML file of rules.
 
     Raises
     ------
-    QuartetError if the file says something that has no meaning here.
+    QuartetError if it cannot be read, or says something that has no meaning here.
     """
-    if path is None:
-        return Rules()
     try:
-        found = tomllib.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
+        raise QuartetError(f"{path} cannot be read as TOML: {error}.") from None
+    parse(text, path)
+    return text
+
+
+def parse(text: str, path: Path) -> Rules:
+    """Return the rules in TOML; where it is empty, none is late and checks say the points.
+
+    It holds `late_per_day` and, under `[lessons.NAME]`, `due` and `weights`. `path` is what
+    messages call it.
+
+    Raises
+    ------
+    QuartetError if it says something that has no meaning here.
+    """
+    try:
+        found = tomllib.loads(text)
+    except ValueError as error:
         raise QuartetError(f"{path} cannot be read as TOML: {error}.") from None
     _only(path, found, {"late_per_day", "lessons"})
     share = found.get("late_per_day", 0.0)

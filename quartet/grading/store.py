@@ -6,7 +6,7 @@ import json
 import secrets
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,12 @@ CREATE TABLE IF NOT EXISTS about (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS submission (
     learner TEXT NOT NULL, lesson TEXT NOT NULL, track TEXT NOT NULL,
     file TEXT NOT NULL, handed_in TEXT NOT NULL, digest TEXT NOT NULL, notebook BLOB NOT NULL,
-    checks TEXT NOT NULL, grade TEXT NOT NULL,
+    checks TEXT NOT NULL, grade TEXT NOT NULL, number TEXT NOT NULL,
+    PRIMARY KEY (learner, lesson, track)
+);
+CREATE TABLE IF NOT EXISTS regrade (
+    learner TEXT NOT NULL, lesson TEXT NOT NULL, track TEXT NOT NULL,
+    before REAL NOT NULL, checks TEXT NOT NULL,
     PRIMARY KEY (learner, lesson, track)
 );
 CREATE TABLE IF NOT EXISTS manual (
@@ -27,13 +32,14 @@ CREATE TABLE IF NOT EXISTS manual (
     PRIMARY KEY (learner, lesson, track, exercise)
 );
 """
+Key = tuple[str, str, str]  # learner, lesson, track
 
 
 @dataclass(frozen=True)
 class Entry:
     """Whose notebook it is, of which lesson and track, and which file it came in.
 
-    `digest` tells what was handed in.
+    `digest` tells what was handed in, `number` what the system it came from calls the learner.
     """
 
     learner: str
@@ -42,9 +48,10 @@ class Entry:
     file: str
     handed_in: str
     digest: str
+    number: str
 
     @property
-    def key(self) -> tuple[str, str, str]:
+    def key(self) -> Key:
         return self.learner, self.lesson, self.track
 
 
@@ -71,45 +78,82 @@ class Store:
         with self._connection() as connection:
             row = ("seed", str(secrets.randbits(32)))
             connection.execute("INSERT OR IGNORE INTO about VALUES (?, ?)", row)
-            ((value,),) = connection.execute("SELECT value FROM about WHERE name = 'seed'")
-        return int(value)
+        return int(self.about("seed"))
+
+    def about(self, name: str) -> str:
+        """Return what was kept under a name, "" if nothing was."""
+        with self._connection() as connection:
+            found = connection.execute("SELECT value FROM about WHERE name = ?", (name,))
+            return next((value for (value,) in found), "")
+
+    def set_about(self, name: str, value: str) -> None:
+        """Keep a text under a name."""
+        with self._connection() as connection:
+            connection.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (name, value))
 
     def put(self, row: Row, notebook: bytes) -> None:
         """Keep a result, in the place of an earlier one of the same learner, lesson and track."""
         values = (*row.key, row.file, row.handed_in, row.digest, zlib.compress(notebook))
         with self._connection() as connection:
             connection.execute(
-                "INSERT OR REPLACE INTO submission VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (*values, row.checks, json.dumps(row.grade)),
+                "INSERT OR REPLACE INTO submission VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (*values, row.checks, json.dumps(row.grade), row.number),
             )
+            where = "WHERE learner = ? AND lesson = ? AND track = ?"
+            connection.execute(f"UPDATE regrade SET checks = ? {where}", (row.checks, *row.key))
+
+    def begin_regrade(self, points: Mapping[Key, float]) -> None:
+        """Note the points of submissions before they are graded again.
+
+        Where a regrade was cut off, what it noted stays.
+        """
+        with self._connection() as connection:
+            rows = [(*key, before, "") for key, before in points.items()]
+            connection.executemany("INSERT OR IGNORE INTO regrade VALUES (?, ?, ?, ?, ?)", rows)
+
+    def regraded(self) -> dict[Key, tuple[float, str]]:
+        """Return a submission -> its points before the regrade, and by which checks it is done."""
+        with self._connection() as connection:
+            found = connection.execute("SELECT * FROM regrade")
+            return {tuple(key): (before, checks) for *key, before, checks in found}
+
+    def end_regrade(self) -> None:
+        """Forget what was noted for a regrade."""
+        with self._connection() as connection:
+            connection.execute("DELETE FROM regrade")
 
     def rows(self) -> list[Row]:
         """Return all results, by lesson, track and learner."""
         query = (
-            "SELECT learner, lesson, track, file, handed_in, digest, checks, grade "
+            "SELECT learner, lesson, track, file, handed_in, digest, number, checks, grade "
             "FROM submission ORDER BY lesson, track, learner"
         )
         with self._connection() as connection:
             return [Row(*about, json.loads(grade)) for *about, grade in connection.execute(query)]
 
-    def notebook(self, key: tuple[str, str, str]) -> bytes:
+    def notebook(self, key: Key) -> bytes:
         """Return the file of a submission that there is a result of."""
         query = "SELECT notebook FROM submission WHERE learner = ? AND lesson = ? AND track = ?"
         with self._connection() as connection:
             ((packed,),) = connection.execute(query, key)
         return zlib.decompress(packed)
 
-    def set_manual(
-        self, key: tuple[str, str, str], exercise: str, points: float | None, comment: str
-    ) -> None:
-        """Keep points or a comment that a person gave; they outlive every grading."""
-        with self._connection() as connection:
-            values = (*key, exercise, points, comment)
-            connection.execute("INSERT OR REPLACE INTO manual VALUES (?, ?, ?, ?, ?, ?)", values)
+    def set_manual(self, key: Key, exercise: str, points: float | None, comment: str) -> None:
+        """Keep points or a comment that a person gave; they outlive every grading.
 
-    def manual(self) -> dict[tuple[str, str, str], dict[str, tuple[float | None, str]]]:
+        None and "" leave what was given before.
+        """
+        with self._connection() as connection:
+            connection.execute(
+                "INSERT INTO manual VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT DO UPDATE SET "
+                "points = COALESCE(excluded.points, points), "
+                "comment = COALESCE(NULLIF(excluded.comment, ''), comment)",
+                (*key, exercise, points, comment),
+            )
+
+    def manual(self) -> dict[Key, dict[str, tuple[float | None, str]]]:
         """Return (learner, lesson, track) -> exercise -> points and comment given by a person."""
-        found: dict[tuple[str, str, str], dict[str, tuple[float | None, str]]] = {}
+        found: dict[Key, dict[str, tuple[float | None, str]]] = {}
         with self._connection() as connection:
             for learner, lesson, track, exercise, *given in connection.execute(
                 "SELECT * FROM manual"

@@ -24,6 +24,10 @@ LARGEST = 50 * 2**20  # bytes of a notebook
 CONFLICT = re.compile(r"^(<{7}|={7}|>{7})", re.MULTILINE)
 
 
+class Unreadable(QuartetError):
+    """What was handed in is no notebook of this course; the text says why and what to do."""
+
+
 @dataclass(frozen=True)
 class Step:
     """A code cell to run; a check has the name of its exercise, other cells have none."""
@@ -52,7 +56,7 @@ def read(path: Path) -> NotebookNode:
 
     Raises
     ------
-    QuartetError if the file is no Python notebook; the message says what to do.
+    Unreadable if the file is no Python notebook; the message says what to do.
     """
     return parse(path.read_bytes(), path.name)
 
@@ -62,23 +66,23 @@ def parse(data: bytes, name: str) -> NotebookNode:
 
     Raises
     ------
-    QuartetError if it is no Python notebook; the message says what to do.
+    Unreadable if it is no Python notebook; the message says what to do.
     """
     if len(data) > LARGEST:
-        raise QuartetError(f"{name} has {len(data) // 2**20} MB. Clear its outputs and save it.")
+        raise Unreadable(f"{name} has {len(data) // 2**20} MB. Clear its outputs and save it.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError:
-        raise QuartetError(f"{name} is no text in UTF-8, so it is no notebook.") from None
+        raise Unreadable(f"{name} is no text in UTF-8, so it is no notebook.") from None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of cells without an id, which get one
             notebook = nbformat.reads(text, as_version=4)
         _check(name, notebook)
     except (NotJSONError, RecursionError):
-        raise QuartetError(f"{name} is no notebook: {_why_no_json(text)}") from None
+        raise Unreadable(f"{name} is no notebook: {_why_no_json(text)}") from None
     except (nbformat.ValidationError, KeyError, TypeError, AttributeError, ValueError):
-        raise QuartetError(f"{name} is no notebook: its cells cannot be read.") from None
+        raise Unreadable(f"{name} is no notebook: its cells cannot be read.") from None
     return notebook
 
 
@@ -92,14 +96,15 @@ def _why_no_json(text: str) -> str:
 
 
 def _check(name: str, notebook: NotebookNode) -> None:
+    about = notebook.metadata.get("quartet", {})
+    texts = [about.get("lesson", ""), about.get("track", "")]
     for cell in notebook.cells:
-        if not isinstance(cell.source, str) or not isinstance(_identity(cell), str):
-            raise TypeError
-    if not isinstance(notebook.metadata.get("quartet", {}), dict):
+        texts += [cell.cell_type, cell.source, _identity(cell)]
+    if not all(isinstance(text, str) for text in texts):
         raise TypeError
     language = notebook.metadata.get("kernelspec", {}).get("language", "python")
     if language != "python":
-        raise QuartetError(f"{name} is a notebook in {language}; the exercises are in Python.")
+        raise Unreadable(f"{name} is a notebook in {language}; the exercises are in Python.")
 
 
 def assemble(handed_in: NotebookNode, handed_out: NotebookNode) -> Submission:

@@ -38,21 +38,18 @@ def grade(data: bytes, lesson: str, track: str, seed: int, sandbox: bool = True)
     """
     begin = time.perf_counter()
     exercises = checks.load_exercises(lesson)
-    try:
-        mine = submission.assemble(
-            submission.parse(data, "the notebook"), handed_out(lesson, track)
-        )
-    except QuartetError as error:
-        return _nothing(exercises, str(error)) | {"seconds": time.perf_counter() - begin}
     start: Callable[[str, Path], Process] = start_locked if sandbox else start_clean
     try:
+        handed_in = submission.parse(data, "the notebook")
+        mine = submission.assemble(handed_in, handed_out(lesson, track))
         with tempfile.TemporaryDirectory(prefix="quartet-") as folder:
             graded = judge.grade(mine, exercises, Path(folder), seed, start)
+    except submission.Unreadable as error:
+        return refuse(lesson, str(error))
     except QuartetError:
         raise
     except Exception as error:  # one submission must not keep the others from being graded
-        problem = f"the grader itself failed on it: {error!r}"
-        return _nothing(exercises, problem) | {"seconds": time.perf_counter() - begin}
+        return refuse(lesson, f"the grader itself failed on it: {error!r}")
     results = [_plain(result) for result in graded.results]
     about = {"results": results, "remarks": list(graded.remarks), "answers": mine.answers}
     return about | {"problem": "", "seconds": round(time.perf_counter() - begin, 2)}
@@ -68,13 +65,13 @@ def solution(lesson: str, track: str) -> Path:
     return ROOT / "solutions" / track / f"{lesson}.ipynb"
 
 
-def _nothing(exercises: dict[str, checks.Exercise], problem: str) -> dict[str, Any]:
-    """Return a grade of no points for a notebook that cannot be read."""
+def refuse(lesson: str, problem: str) -> dict[str, Any]:
+    """Return a grade of no points for a notebook that cannot be graded, as `grade` does."""
     empty = [
         {"exercise": each.name, "points": 0, "max_points": each.points, "lines": []}
-        for each in exercises.values()
+        for each in checks.load_exercises(lesson).values()
     ]
-    return {"results": empty, "remarks": [], "answers": {}, "problem": problem}
+    return {"results": empty, "remarks": [], "answers": {}, "problem": problem, "seconds": 0.0}
 
 
 def _plain(result: checks.Result) -> dict[str, Any]:
