@@ -30,14 +30,14 @@ def test_every_way_out_gives_the_same_answers(track: str) -> None:
 @pytest.mark.parametrize("track", TRACKS)
 def test_bad_input_is_refused_and_batches_are_what_the_prose_says(track: str) -> None:
     numbers = parity.load_recorded(LESSON)[track]
-    assert numbers["statuses"] == [400] * 9 + [404]
+    assert numbers["statuses"] == [400] * 10 + [413, 404]
     assert numbers["batches"] == [1, 8, 2, 8, 3, 8, 12, 4, 48, 1]
 
 
 def test_only_the_loader_knows_the_framework() -> None:
     tracks = parity.load_recorded(LESSON).values()
     (contract,) = {numbers["contract_statements"] for numbers in tracks}
-    assert contract < 110
+    assert contract < 115
     assert all(numbers["own_statements"] < contract / 3 for numbers in tracks)
 
 
@@ -49,7 +49,7 @@ def test_ray_serve_loses_a_replica_and_torchserve_serves() -> None:
     for old, new in (
         ("FAST = True", "FAST = False"),
         ("if FAST else 1000", "if FAST else 100"),
-        ("time.monotonic() + 60\nfor seen", "time.monotonic() + 10\nfor seen"),
+        ("SOAK_SECONDS = 60", "SOAK_SECONDS = 10"),
     ):
         found = [cell for cell in notebook.cells if old in cell.source]
         assert len(found) == 1, old
@@ -68,4 +68,4 @@ def test_ray_serve_loses_a_replica_and_torchserve_serves() -> None:
 
     assert "workers after one PUT: 2" in text
     addresses = ast.literal_eval(re.search(r"addresses: (\{.*\})", text)[1])
-    assert addresses <= {"127.0.0.1", "::ffff:127.0.0.1"}
+    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}

@@ -20,9 +20,9 @@ import requests
 from utils import serving
 from utils.serving.router import Router
 
-# Answers with the path it was asked for; /busy says that it cannot serve, /hang takes its time.
+# Answers with the path it was asked for; /busy says that it cannot serve, /drop says nothing.
 BACKEND = """
-    import http.server, json, sys, time
+    import http.server, json, sys
     class Backend(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
         wbufsize = -1
@@ -32,7 +32,6 @@ BACKEND = """
             self.rfile.read(int(self.headers["Content-Length"]))
             if self.path == "/drop":
                 return self.connection.shutdown(2)
-            time.sleep(0.3 if self.path == "/slow" else 0)
             self.answer(503 if self.path == "/busy" else 200, {"path": self.path})
             self.close_connection = self.path == "/once"  # without a word about it
         def answer(self, status, value):
@@ -136,16 +135,31 @@ def test_an_answer_that_breaks_off_is_a_failure(url: str) -> None:
 
 @contextmanager
 def under_load(router: Router) -> Iterator[Future[serving.Load]]:
-    """Send 400 requests; give the block the stage when 100 were answered, and wait to the end."""
+    """Send 400 requests; give the block the stage when 100 were answered, and wait to the end.
+
+    The last hundred wait for the end of the block, so that it always acts under load.
+    """
+    numbers, acted, route = itertools.count(), threading.Event(), router.route
+
+    def gated(body: object) -> str:
+        if next(numbers) >= 300:
+            acted.wait(60)
+        return route(body)
+
+    router.route = gated
     with ThreadPoolExecutor(1) as pool:
         load = pool.submit(serving.load, router.url, [0], clients=4, requests=400)
-        while len(router.log) < 100:
+        while len(router.log) < 100 and not load.done():
             time.sleep(0.001)
-        yield load
+        try:
+            yield load
+        finally:
+            acted.set()
 
 
 def test_the_router_may_be_told_otherwise_under_load_and_nothing_is_lost(url: str) -> None:
     with Router(lambda body: "/one", Turns([url])) as router, under_load(router) as load:
+        assert not load.done()
         router.route = lambda body: "/two"
     seen = load.result()
     paths = [seen.answers[i]["path"] for i in range(400)]
@@ -156,6 +170,7 @@ def test_the_router_may_be_told_otherwise_under_load_and_nothing_is_lost(url: st
 def test_a_killed_server_costs_no_request_if_another_one_is_tried(url: str) -> None:
     with backend() as victim, Router(lambda body: "/", Turns([url, victim.url])) as router:
         with under_load(router) as load:
+            assert not load.done()
             os.kill(victim.pid, signal.SIGKILL)
         assert load.result().failed == 0
         assert {ok for server, ok in router.replicas.heard if server == url} == {True}
@@ -163,17 +178,24 @@ def test_a_killed_server_costs_no_request_if_another_one_is_tried(url: str) -> N
 
 
 def test_stopping_closes_the_port_and_lets_a_request_end(url: str) -> None:
-    router = Router(lambda body: body, Turns([url]))
-    answers: list[requests.Response] = []
-    client = threading.Thread(target=lambda: answers.append(post(router, "/slow")))
-    client.start()
-    time.sleep(0.1)
-    router.stop()
-    router.stop()  # a second time is nothing
-    with pytest.raises(requests.ConnectionError):
-        post(router)
-    client.join()
-    assert answers[0].json() == {"path": "/slow"}
+    arrived, stopped = threading.Event(), threading.Event()
+
+    def route(body: str) -> str:
+        arrived.set()
+        stopped.wait(60)
+        return body
+
+    router = Router(route, Turns([url]))
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(post, router, "/late")
+        assert arrived.wait(10)
+        router.stop()
+        router.stop()  # a second time is nothing
+        with pytest.raises(requests.ConnectionError):
+            post(router)
+        assert not answer.done()
+        stopped.set()
+        assert answer.result().json() == {"path": "/late"}
 
 
 def test_a_router_that_nobody_holds_any_more_ends() -> None:

@@ -17,7 +17,7 @@ def _normal(rng: np.random.Generator, *shape: int) -> np.ndarray:
 
 
 class PartsJudge:
-    """Judges a list of arrays: as many as expected, each with its own rows."""
+    """Judges the parts of a batch: as many as there are requests, each with its own rows."""
 
     def __init__(self, y: np.ndarray, counts: list[int]) -> None:
         self.parts = np.split(y, np.cumsum(counts)[:-1])
@@ -123,6 +123,7 @@ def read_cases(rng: np.random.Generator) -> list[Case]:
         case('{"instances": []}', "no rows"),
         case('{"instances": [["1", "2", "3"]]}', "texts"),
         case('{"instances": [[true, false, true]]}', "truth values"),
+        case('{"instances": [[1, true, 3]]}', "a truth value among numbers"),
         case('{"instances": [[1, null, 3]]}', "null"),
         case('{"instances": [[1, NaN, 3]]}', "NaN"),
         case('{"instances": [[1, 1e39, 3]]}', "a number that float32 cannot hold"),
@@ -131,9 +132,32 @@ def read_cases(rng: np.random.Generator) -> list[Case]:
 
 def serve_queue(
     x: np.ndarray, counts: list[int], limit: int, W: np.ndarray, b: np.ndarray
-) -> np.ndarray:
-    """Return tanh(x W + b), whatever the batches: (n, d), (d, k), (k,) -> (n, k)."""
-    return np.tanh(x @ W + b)
+) -> list[np.ndarray]:
+    """Return tanh(x W + b) of each batch of requests: (n, d), (d, k), (k,) -> list of (rows, k)."""
+    batches = [sum(counts[i : i + limit]) for i in range(0, len(counts), limit)]
+    return np.split(np.tanh(x @ W + b), np.cumsum(batches)[:-1])
+
+
+class BatchesJudge:
+    """Judges the answers of a queue, batch by batch, and names the usual wrong turns."""
+
+    def __init__(self, args: dict) -> None:
+        self.right, self.limit = serve_queue(**args), args["limit"]
+
+    def __call__(self, value: object) -> Verdict:
+        if not isinstance(value, tuple):
+            return Verdict(0, "return a list of tensors, one for each batch")
+        shapes, right = ([np.shape(part) for part in parts] for parts in (value, self.right))
+        if shapes == right[:-1]:
+            return Verdict(0, "the last batch is not full, and its requests get no answer")
+        if shapes != right:
+            said = f"got the shapes {shapes}, expected {right}"
+            return Verdict(0, f"{said}: one batch for each {self.limit} requests")
+        for i, (got, part) in enumerate(zip(value, self.right, strict=True)):
+            if not np.allclose(got, part, atol=TOLERANCE):
+                why = "" if i == 0 else ": it begins at the wrong row, as limit counts requests"
+                return Verdict(0, f"batch {i} has other rows than its own{why}")
+        return Verdict(1)
 
 
 def queue_cases(rng: np.random.Generator) -> list[Case]:
@@ -145,7 +169,7 @@ def queue_cases(rng: np.random.Generator) -> list[Case]:
             "W": _normal(rng, 6, 4) / np.float32(2),
             "b": _normal(rng, 4),
         }
-        return Case(args, expected=serve_queue(**args), about=about)
+        return Case(args, judge=BatchesJudge(args), about=about)
 
     return [
         case([1, 1, 1, 1, 1], 2, "five requests of one row, two at a time"),
@@ -153,16 +177,6 @@ def queue_cases(rng: np.random.Generator) -> list[Case]:
         case([3], 16, "one request, less than the limit"),
         case([int(n) for n in rng.integers(1, 5, 11)], 4, "eleven requests, four at a time"),
     ]
-
-
-def queue_mistake(case: Case, got: np.ndarray) -> str | None:
-    counts, limit = case.args["counts"], case.args["limit"]
-    whole = sum(counts[: len(counts) // limit * limit])
-    if got.shape == (whole, 4) and whole < len(case.expected):
-        return "the last batch is not full, and its requests get no answer"
-    if got.shape == case.expected.shape and np.allclose(got[:1], case.expected[:1], atol=1e-4):
-        return "a later batch begins at the wrong row: limit counts requests, x has rows"
-    return None
 
 
 def closed_loop(clients: int, rate: float, seconds: float) -> tuple[float, float]:
@@ -286,6 +300,7 @@ EXERCISES = [
         hints=(
             "json.loads raises ValueError; a list has no key; None has nothing.",
             "Look at the dtype's kind before you convert: numbers are 'i', 'u' and 'f'.",
+            "Among numbers NumPy makes 0 and 1 of truth values: look at the type of each value.",
             "An array of no rows has one dimension, or a first axis of 0.",
             "np.isfinite after the conversion to float32, since 1e39 becomes infinity there.",
         ),
@@ -300,7 +315,6 @@ EXERCISES = [
             "limit counts requests. Which row does the second batch begin with?",
             "Keep a counter of the rows that are done: the next batch begins there.",
         ),
-        mistake=queue_mistake,
     ),
     Exercise(
         name="closed_loop",

@@ -19,10 +19,13 @@ import time
 import weakref
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import IO
 
 GUARD = Path(__file__).with_name("guard.py")
 LOOK_SECONDS = 0.05
 LAST_LINES = 15
+ATTEMPTS = 3  # at a port that nobody else takes in the moment before the server does
+TAKEN = "address already in use"  # what the system says then, and servers pass on
 
 
 class ServerError(RuntimeError):
@@ -52,40 +55,44 @@ def start(
     seconds: how long to wait for that. grace: how long it may take to stop.
     env: variables on top of this process's own. folder: where it runs.
 
-    Raises ServerError, with the end of its log, where it ends or does not answer in time.
+    Raises ServerError, with the end of its log, where it ends or does not answer in time. Where it
+    ends because its port was taken meanwhile, it is started on another one.
     """
-    server = Server([str(part) for part in command], grace, env or {}, folder)
-    try:
-        server.wait(ready, seconds)
-    except BaseException:
-        server.stop()
-        raise
+    for attempts_left in reversed(range(ATTEMPTS)):
+        server = Server([str(part) for part in command], grace, env or {}, folder)
+        try:
+            server.wait(ready, seconds)
+        except BaseException as error:
+            server.stop()
+            if not attempts_left or TAKEN not in str(error).lower():
+                raise
+        else:
+            break
     return server
 
 
 class Server:
-    """A running server: `url`, `port`, `pid`, `log` (a file), `text`, `alive`, `stop`."""
+    """A running server: `url`, `port`, `pid`, `text` (its log), `alive`, `stop`."""
 
     def __init__(
         self, command: list[str], grace: float, env: Mapping[str, str], folder: str | Path | None
     ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        self._folder = tempfile.TemporaryDirectory(prefix="quartet-server-")
-        self.log = Path(self._folder.name) / "log.txt"
+        # A file without a name, so that a killed kernel leaves none; it is closed in `stop`.
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115
         command = [self._with_port(part) for part in command]
         env = {name: self._with_port(value) for name, value in env.items()}
-        with self.log.open("wb") as log:
-            self._guard = subprocess.Popen(
-                [sys.executable, "-S", str(GUARD), str(grace), *command],
-                stdin=subprocess.PIPE,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                cwd=folder,
-                env={**os.environ, **env},
-                start_new_session=True,  # an interrupt of the kernel is none of the server's
-            )
-        weakref.finalize(self, self._guard.stdin.close)
+        self._guard = subprocess.Popen(
+            [sys.executable, "-S", str(GUARD), str(grace), *command],
+            stdin=subprocess.PIPE,
+            stdout=self._log,
+            stderr=subprocess.STDOUT,
+            cwd=folder,
+            env={**os.environ, **env},
+            start_new_session=True,  # an interrupt of the kernel is none of the server's
+        )
+        weakref.finalize(self, _let_go, self._guard.stdin, self._log)
 
     def _with_port(self, text: str) -> str:
         return text.replace("{port}", str(self.port))
@@ -104,8 +111,9 @@ class Server:
 
     @property
     def text(self) -> str:
-        """What the server has written so far."""
-        return self.log.read_text(errors="replace")
+        """What the server has written so far, until `stop`."""
+        file = self._log.fileno()  # the server writes where it stands: read without moving that
+        return os.pread(file, os.fstat(file).st_size, 0).decode(errors="replace")
 
     def wait(self, ready: str, seconds: float) -> None:
         """Return when the path `ready` answers 200; raise ServerError otherwise."""
@@ -122,7 +130,7 @@ class Server:
         """Let the server finish what it is at, end it, and return its exit status."""
         self._guard.stdin.close()
         status = self._guard.wait()
-        self._folder.cleanup()
+        self._log.close()
         return status
 
     def _end(self) -> str:
@@ -133,6 +141,11 @@ class Server:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _let_go(*files: IO[bytes]) -> None:
+    for file in files:
+        file.close()
 
 
 def _answers(port: int, path: str) -> bool:

@@ -46,12 +46,14 @@ with protos_only():
     from tensorflow_serving.config.model_server_config_pb2 import ModelServerConfig
 
 HOST = "127.0.0.1"
+LOOK_SECONDS = 0.05
 SIGNATURE = "serving_default"
 METRICS = "/monitoring/prometheus/metrics"
 PATH = re.compile(
     r"/v1/models/(?P<name>[^/:]+)(/versions/(?P<version>\d+)|/labels/(?P<label>[^/:]+))?"
 )
 CODES = {"NOT_FOUND": 404, "INVALID_ARGUMENT": 400, "INTERNAL": 500, "UNAVAILABLE": 503}
+FINISH_SECONDS = 4  # for what is under way: less than whoever stops a server waits by default
 DTYPES = {
     types_pb2.DT_FLOAT: np.float32,
     types_pb2.DT_DOUBLE: np.float64,
@@ -204,14 +206,35 @@ class Model:
 
 
 class Core:
-    """All models, and what REST and gRPC ask of them."""
+    """All models, and what REST and gRPC ask of them.
+
+    running     REST requests under way; gRPC keeps count of its own
+    stopping    whether a kept connection must end with its next answer
+    """
 
     def __init__(self, config: ModelServerConfig) -> None:
         self.models: dict[str, Model] = {}
         self.counts: Counter[tuple[str, str]] = Counter()
-        self.running = 0
-        self.lock = threading.Lock()
+        self.running, self.stopping = 0, False
+        self.lock = threading.Condition()
         self.configure(config)
+
+    @contextmanager
+    def under_way(self) -> Iterator[None]:
+        """Count the block as one request under way."""
+        with self.lock:
+            self.running += 1
+        try:
+            yield
+        finally:
+            with self.lock:
+                self.running -= 1
+                self.lock.notify_all()
+
+    def wait_for_the_last(self, seconds: float) -> bool:
+        """Return whether all requests were answered within the seconds."""
+        with self.lock:
+            return self.lock.wait_for(lambda: not self.running, seconds)
 
     def configure(self, config: ModelServerConfig) -> None:
         """Take a new list of models; what stays keeps its loaded versions."""
@@ -257,8 +280,6 @@ class Core:
     ) -> tuple[int, Arrays]:
         """Return the version that answered and its outputs; `given` makes inputs of its names."""
         status = "INTERNAL"
-        with self.lock:
-            self.running += 1
         try:
             version, servable = self.model(name).pick(version, label)
             outputs = servable.predict(given(servable))
@@ -269,7 +290,6 @@ class Core:
             raise
         finally:
             with self.lock:
-                self.running -= 1
                 self.counts[name if name in self.models else "unknown", status] += 1
 
     def metrics(self) -> str:
@@ -287,6 +307,14 @@ class Handler(BaseHTTPRequestHandler):
     core: Core
     protocol_version = "HTTP/1.1"
     disable_nagle_algorithm = True
+
+    def handle_one_request(self) -> None:
+        """Answer the next request of a kept connection; it counts from its first byte on."""
+        if not self.rfile.peek(1):  # waits for that byte; there is none where the client has gone
+            self.close_connection = True
+            return
+        with self.core.under_way():
+            super().handle_one_request()
 
     def do_GET(self) -> None:
         if self.path == METRICS:
@@ -357,6 +385,8 @@ class Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
+        if self.core.stopping:
+            self.send_header("Connection", "close")
         self.end_headers()
         self.wfile.write(body)
 
@@ -454,6 +484,16 @@ def options() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def finish(core: Core, rest: ThreadingHTTPServer, rpc: grpc.Server) -> bool:
+    """Take nothing new; return whether all that had begun was answered."""
+    core.stopping = True
+    ended = rpc.stop(grace=FINISH_SECONDS)
+    rest.shutdown()
+    rest.server_close()
+    answered = core.wait_for_the_last(FINISH_SECONDS)
+    return ended.wait(FINISH_SECONDS) and answered
+
+
 def main() -> None:
     """Serve until SIGTERM; then finish the requests in flight."""
     flags, stop = options(), threading.Event()
@@ -471,14 +511,10 @@ def main() -> None:
     Handler.core = core
     rest = ThreadingHTTPServer((HOST, flags.rest_api_port), Handler)
     rest.daemon_threads = True
-    threading.Thread(target=rest.serve_forever, daemon=True).start()
+    threading.Thread(target=rest.serve_forever, args=(LOOK_SECONDS,), daemon=True).start()
     stop.wait()
-    rest.shutdown()
-    server.stop(grace=5).wait()
-    while core.running:
-        time.sleep(0.01)
-    time.sleep(0.05)  # the last answers are on their way
-    os._exit(0)  # threads of gRPC and of a runtime may be in the way of an orderly end
+    # At once: threads of gRPC and of a runtime may be in the way of an orderly end.
+    os._exit(0 if finish(core, rest, server) else 1)
 
 
 if __name__ == "__main__":

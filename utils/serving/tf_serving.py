@@ -1,5 +1,8 @@
 """TensorFlow Serving: the real one where this machine has it, else a stand-in that speaks like it.
 
+The real one is taken from Docker, which keeps it on 127.0.0.1. Its bare program listens on all
+addresses and has no option against that, so it is asked for by TF_SERVING_ALL_ADDRESSES=1.
+
     command = tf_serving.command(folder, grpc_port)  # `folder` holds models.config
     with serving.start(command, ready="/v1/models/clothes") as server: ...
 
@@ -11,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import shutil
 import subprocess
 import sys
@@ -21,19 +25,31 @@ from pathlib import Path
 CONFIG = "models.config"
 BINARY = "tensorflow_model_server"
 IMAGE = "tensorflow/serving"
+ALL_ADDRESSES = "TF_SERVING_ALL_ADDRESSES"
 STAND_IN = Path(__file__).with_name("tf_server.py")
 
 
 def engine(folder: Path) -> str:
-    """Return which engine `command` takes: the binary, a Docker image that is here, or stand-in.
+    """Return which engine `command` takes: a Docker image that is here, the binary, or stand-in.
 
     folder: where models.config and all its models are. No image is fetched.
     """
-    if any(folder.rglob("model.onnx")):
+    if _has_onnx(folder):
         return "stand-in"
-    if shutil.which(BINARY):
-        return BINARY
-    return IMAGE if _docker_has(IMAGE) else "stand-in"
+    if _docker_has(IMAGE):
+        return IMAGE
+    allowed = os.environ.get(ALL_ADDRESSES, "") not in ("", "0")
+    return BINARY if allowed and shutil.which(BINARY) else "stand-in"
+
+
+def describe(folder: Path) -> str:
+    """Return the engine, and, of the binary, that it listens on all addresses."""
+    kind = engine(folder)
+    if kind == BINARY:
+        return f"{BINARY}, which listens on all addresses"
+    if kind == "stand-in" and shutil.which(BINARY) and not _has_onnx(folder):
+        return f"stand-in ({BINARY} listens on all addresses: {ALL_ADDRESSES}=1 allows it)"
+    return kind
 
 
 def command(folder: Path, grpc_port: int) -> list[str]:
@@ -55,6 +71,10 @@ def command(folder: Path, grpc_port: int) -> list[str]:
         inside = ["--port=8500", "--rest_api_port=8501", *config_flags, *polls]
         return [*run, "--entrypoint", BINARY, IMAGE, *inside]
     return [sys.executable, str(STAND_IN), *here]
+
+
+def _has_onnx(folder: Path) -> bool:
+    return any(folder.rglob("model.onnx"))
 
 
 def _docker_has(image: str) -> bool:
