@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from quartet.executed import executed
+from quartet.grading import release, worker
 from quartet.source import lesson_names
 from utils import checks
 from utils.tracks import ROOT, TRACKS
@@ -30,6 +31,18 @@ def test_solutions_pass(lesson: str, track: str) -> None:
     found = results("solutions", track, lesson)
     for name, exercise in checks.load_exercises(lesson).items():
         assert found[name]["points"] == exercise.points, found[name]["messages"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lesson", LESSONS)
+def test_a_grader_gives_a_solution_all_points_and_can_hand_the_lesson_out(lesson: str) -> None:
+    # One track each, in turn: what differs from the notebook's own check is the way of the cases.
+    track = list(TRACKS)[LESSONS.index(lesson) % len(TRACKS)]
+    solved = worker.solution(lesson, track).read_bytes()
+    grade = worker.grade(solved, lesson, track, seed=2**31, sandbox=False)
+    short = [each for each in grade["results"] if each["points"] < each["max_points"]]
+    assert not grade["problem"] and not short
+    assert release.cases(lesson) and release.outline(lesson)
 
 
 @pytest.mark.slow

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
 import re
+import socket
 import struct
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from pathlib import Path
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -22,8 +25,9 @@ import pytest
 from nbformat import NotebookNode
 
 from quartet import QuartetError
-from quartet.grading import child, judge, session, submission, worker
+from quartet.grading import child, judge, sandbox, session, submission, worker
 from utils import checks, wire
+from utils.tracks import TRACKS
 
 LESSON, TRACK = "03_dense_layers", "jax"
 CHEAP = ("dense_forward", "parameter_count")  # 2 points and 1 point
@@ -260,9 +264,64 @@ def test_cells_that_fail_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks, "load", checks.load)  # the child replaces it
     mine = child.Child("jax")
     assert mine.run("x = 1\nx / 0", 5) == "ZeroDivisionError: division by zero (line 2: `x / 0`)"
+    assert mine.run("def f(x):\n    return 1 / x", 5) == ""
+    assert mine.run("y = 0\nf(y)", 5).endswith("(line 2: `f(y)`, then line 2 of f: `return 1 / x`)")
+    mine.run("def g(x):\n    return len(str(f(x)))\ncheck('g', g)", 5)
+    asked = mine.call("g", {"x": 0}, 5)["problem"]
+    assert asked.endswith("(line 2: `return len(str(f(x)))`, then line 2 of f: `return 1 / x`)")
+    mine.run("def h(x):\n    return h(x)\ncheck('h', h)", 5)
+    assert mine.call("h", {"x": 0}, 5)["problem"].count("line 2 of h: `return h(x)`") == 3
     assert mine.run("def f(:", 5).startswith("SyntaxError")
     assert mine.run("while True: pass", 0.5) == "the cell passed its time limit of 0.5 s"
     assert mine.run("x", 5) == ""
+
+
+ANY = checks.Exercise("x", 1, lambda rng: [], ())
+
+
+def a_submission(cells: int) -> submission.Submission:
+    steps = [submission.Step(str(number), "") for number in range(cells)]
+    return submission.Submission(LESSON, TRACK, (*steps, submission.Step("", "", "x")), {}, ())
+
+
+def test_no_number_of_cells_outlasts_the_limit_of_a_submission(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, starts = [1.0], []
+
+    class Slow:  # each cell takes all the time that it is given
+        def ask(self, question: dict, seconds: float) -> dict:
+            now.append(now[-1] + seconds)
+            return {}
+
+        def kill(self) -> None: ...
+
+    monkeypatch.setattr(session, "time", SimpleNamespace(monotonic=lambda: now[-1]))
+    mine = session.Session(a_submission(1000), tmp_path, lambda *of: starts.append(of) or Slow())
+    for _ in range(2):
+        asked = mine.ask(ANY, checks.Case({}))
+        assert asked.problem == "the submission passed its time limit of 1800 s"
+    assert now[-1] - now[0] == session.SUBMISSION_SECONDS and len(starts) == 1
+
+
+@pytest.mark.parametrize("kills", [1, 9])
+def test_a_process_that_was_killed_gets_one_more_chance(kills: int, tmp_path: Path) -> None:
+    started = []
+
+    class Killed:
+        def ask(self, question: dict, seconds: float) -> dict:
+            if len(started) <= kills:
+                raise session.Gone("its process ended: it was killed", killed=True)
+            return {"value": np.ones(2)}
+
+        def kill(self) -> None: ...
+
+    mine = session.Session(a_submission(0), tmp_path, lambda *of: started.append(of) or Killed())
+    answer = mine.ask(ANY, checks.Case({}))
+    if kills == 1:
+        assert len(started) == 2 and np.array_equal(answer.value, np.ones(2))
+    else:
+        assert "it was killed" in answer.problem and len(started) < session.MOST_STARTS
 
 
 # Hostile submissions, in the sandbox: what is put in the place of the first exercise's code, and
@@ -277,6 +336,48 @@ class Liar:
     def __len__(self): return 6
 def dense_forward(x, W, b): return Liar()
 """
+CHANGING = """
+import numpy as np
+class Changing:
+    def __init__(self, *args): self.args, self.times = args, 0
+    def __array__(self, *args, **named):
+        x, W, b = map(np.array, self.args)
+        self.times += 1
+        return np.maximum(x @ W + b, 0) if self.times > 1 else x @ W
+def dense_forward(x, W, b): return Changing(x, W, b)
+"""
+NO_ASSERTS = """
+import ast, builtins
+class NoAsserts(ast.NodeTransformer):
+    def visit_Assert(self, node): return ast.Pass()
+get_ipython().ast_transformers.append(NoAsserts())
+builtins.AssertionError = lambda *args: None
+def dense_forward(x, W, b): return x @ W
+"""
+ASARRAY = """
+import numpy as np
+asarray = np.asarray
+class Right:
+    def __eq__(self, other): return True
+def dense_forward(x, W, b):
+    np.asarray = lambda v, *a, **k: Right() if getattr(v, 'ndim', 0) == 2 else asarray(v, *a, **k)
+    return x @ W
+"""
+
+
+def learned_by_heart() -> str:
+    """Return code that knows the answers to the notebook's own check and computes nothing."""
+    cases = EXERCISES["dense_forward"].cases(np.random.default_rng(checks.SELF_CHECK_SEED))
+    raw = io.BytesIO()
+    np.savez(raw, **{str(case.args["W"].shape): case.expected for case in cases})
+    text = base64.b64encode(raw.getvalue()).decode()
+    return (
+        f"import base64, io\nimport numpy as np\n"
+        f"answers = np.load(io.BytesIO(base64.b64decode('{text}')))\n"
+        f"def dense_forward(x, W, b): return answers[str(tuple(W.shape))]"
+    )
+
+
 HOSTILE = {
     "an endless loop": ("while True: pass", "time limit"),
     "a loop that hears nothing": (
@@ -285,11 +386,16 @@ HOSTILE = {
     ),
     "a fork bomb": (
         "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
-        "too many processes|time limit|ended",
+        "it started too many processes",
     ),
     "a memory bomb": (
-        "import numpy as np\nkept = []\nwhile True: kept.append(np.ones(10**7))",
-        "too much memory|time limit",  # the latter where memory is slow to be had
+        "import numpy as np, time\nkept = [np.ones(10**7) for _ in range(30)]\ntime.sleep(99)",
+        "it took too much memory",
+    ),
+    "memory in a memfd": ("import os\nos.memfd_create('x')", "PermissionError"),
+    "a full shared memory": (
+        "with open('/dev/shm/x', 'wb') as file:\n    while True: file.write(b'x' * 2**20)",
+        "No space left",
     ),
     "a gigabyte of output": (
         "for _ in range(1000): print('x' * 10**6)\nraise ValueError('printed')",
@@ -307,7 +413,8 @@ HOSTILE = {
         "import os, signal\nos.kill(os.getppid(), signal.SIGKILL)\nraise ValueError('alive')",
         "alive",
     ),
-    "a kill of all": ("import os\nos.kill(-1, 9)", "No such process|its process ended"),
+    "a kill of all": ("import os\nos.kill(-1, 9)", "No such process"),
+    "a kill of itself": ("import os\nos.kill(os.getpid(), 9)", "its process ended: it was killed"),
     "a stop": ("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", "time limit"),
     "a thread left behind": (
         "import threading, time\n"
@@ -329,10 +436,26 @@ HOSTILE = {
         "def dense_forward(x, W, b): return x @ W",
         "got",
     ),
+    "numpy.asarray patched": (ASARRAY, "cannot be compared: a value of type Right"),
+    "assertions taken out": (NO_ASSERTS, "got"),
     "an object equal to all": (LIAR.format(array="raise TypeError('no array')"), "raised"),
     "a shape that lies": (LIAR.format(array="import numpy; return numpy.ones(3)"), "got shape"),
     "NaN": ("def dense_forward(x, W, b): return x @ W * float('nan')", "NaN"),
     "infinity": ("def dense_forward(x, W, b): return x @ W + float('inf')", "infinity"),
+    "complex numbers": (
+        "def dense_forward(x, W, b): return jax.nn.relu(x @ W + b).astype(complex)",
+        "got complex numbers",
+    ),
+    "whole numbers": (
+        "def dense_forward(x, W, b): return jax.nn.relu(x @ W + b).astype(int)",
+        "got .* expected",
+    ),
+    "truth values": (
+        "def dense_forward(x, W, b): return jax.nn.relu(x @ W + b).astype(bool)",
+        "got .* expected",
+    ),
+    "a lazy result": ("def dense_forward(x, W, b): yield x @ W", "cannot be compared"),
+    "a result that changes": (CHANGING, "got .* expected"),
     "text": ("def dense_forward(x, W, b): return 'right'", "got a str"),
     "objects": (
         "import numpy as np\ndef dense_forward(x, W, b): return np.array([object()] * 3)",
@@ -342,17 +465,14 @@ HOSTILE = {
         "import numpy as np\ndef dense_forward(x, W, b): return np.zeros((2**15, 2**14), 'u1')",
         "too large",
     ),
-    "the notebook's own answers": (
-        "import numpy as np\ndef dense_forward(x, W, b): return np.ones((len(x), W.shape[1]))",
-        "got",
-    ),
+    "the notebook's own answers": (learned_by_heart(), "got .* expected"),
     "the reference": (
         "from utils import checks\nchecks.load_exercises('03_dense_layers')",
-        "PermissionError",
+        "FileNotFoundError",
     ),
     "the solutions": (
         f"open('{ELSEWHERE}/solutions/jax/03_dense_layers.ipynb').read()",
-        "PermissionError",
+        "FileNotFoundError",
     ),
     "a list of a home": ("import os\nos.listdir('/root')", "PermissionError"),
     "a list of the temporary files": ("import os\nos.listdir('/tmp')", "PermissionError"),
@@ -370,6 +490,11 @@ HOSTILE = {
     "TCP": ("import socket\nsocket.create_connection(('127.0.0.1', 22))", "PermissionError"),
     "UDP": ("import socket\nsocket.socket(socket.AF_INET, socket.SOCK_DGRAM)", "PermissionError"),
     "Unix sockets": ("import socket\nsocket.socket(socket.AF_UNIX)", "PermissionError"),
+    "abstract Unix sockets": (
+        "import socket\n"
+        "socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)[0].sendto(b'x', '\\0quartet')",
+        "PermissionError",
+    ),
     "a new namespace": (
         "import ctypes\nassert ctypes.CDLL(None).unshare(0x10000000) == 0, 'refused'",
         "refused",
@@ -390,6 +515,9 @@ HOSTILE = {
 }
 
 
+WATCHED = ("a fork bomb", "a memory bomb")  # they end when the watcher acts, so not by the clock
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give cells and processes less time than in earnest, so that endless ones end soon."""
@@ -402,9 +530,15 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("what", HOSTILE)
 def test_a_hostile_submission_harms_only_itself(
-    what: str, solved: NotebookNode, tmp_path: Path, quick: None
+    what: str,
+    solved: NotebookNode,
+    tmp_path: Path,
+    quick: None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     code, message = HOSTILE[what]
+    if what in WATCHED:
+        monkeypatch.setattr(session, "CELL_SECONDS", 60)
     cell(solved, "dense_forward").source = code
     watched = Watched()
     grade = graded(solved, tmp_path, watched.start)
@@ -412,6 +546,13 @@ def test_a_hostile_submission_harms_only_itself(
     assert points(grade) == {"dense_forward": 0, "parameter_count": 1}
     assert list(tmp_path.iterdir()) == []
     assert watched.nothing_is_left()
+
+
+def test_answers_learned_by_heart_pass_the_notebooks_check() -> None:
+    found: dict = {}
+    exec(HOSTILE["the notebook's own answers"][0], found)
+    check = checks.Checker(LESSON, TRACKS[TRACK], EXERCISES)
+    assert check("dense_forward", found["dense_forward"]).passed
 
 
 class Watched:
@@ -424,10 +565,13 @@ class Watched:
         self.started: list[psutil.Process] = []
 
     def start(self, track: str, folder: Path) -> session.Process:
-        process = session.start_locked(track, folder)
-        outside = psutil.Process(process.handle.pid)
-        self.started += [outside, *outside.children(recursive=True)]
+        process = session.start_locked(track, folder, session.Limits(memory=3 * 2**29))
+        self.watch(process.handle.pid)
         return process
+
+    def watch(self, pid: int) -> None:
+        outside = psutil.Process(pid)
+        self.started += [outside, *outside.children(recursive=True)]
 
     def nothing_is_left(self) -> bool:
         end = time.monotonic() + 10
@@ -443,12 +587,157 @@ def running(process: psutil.Process) -> bool:
         return False
 
 
+# What a submission tries with files that are not its own: it says "kept out" if nothing works.
+REACH = """
+import os
+def works(action, *args):
+    try: action(*args)
+    except OSError: return False
+    return True
+for path in {paths}:
+    assert os.statvfs(path).f_flag & os.ST_RDONLY, path
+    for action, *args in (
+        (open,), (open, "ab"), (os.listdir,), (os.remove,), (os.rename, "mine"), (os.link, "mine"),
+        (os.truncate, 0), (os.chown, os.getuid(), os.getgid()), (os.setxattr, "user.x", b"x"),
+        (os.removexattr, "user.given"),
+    ):
+        assert not works(action, path, *args), (action, path)
+    os.chmod(path, 0o777), os.utime(path, (1, 1))  # as when a file is copied: without effect
+os.utime("/proc/self/exe", (1, 1))
+"""
+
+
+def about(path: Path) -> tuple:
+    found = path.stat()
+    content = path.read_bytes() if path.is_file() else sorted(os.listdir(path))
+    return *found[:7], found.st_mtime_ns, os.listxattr(path), content
+
+
 @on_linux
 @pytest.mark.slow
-def test_right_answers_get_their_points_in_the_sandbox(
+def test_files_beside_the_scratch_are_neither_read_nor_changed(
     solved: NotebookNode, tmp_path: Path
 ) -> None:
-    assert graded(solved, tmp_path, session.start_locked).points == 3
+    scratch, gradebook, other = (tmp_path / name for name in ("mine", "grades.sqlite", "bob.ipynb"))
+    scratch.mkdir()
+    for path in (gradebook, other):
+        path.write_text("10 of 10 points")
+    paths = [gradebook, other, tmp_path]
+    before = list(map(about, [*paths, Path(sys.executable)]))
+    code = REACH.format(paths=list(map(str, paths))) + "raise ValueError('kept out')"
+    cell(solved, "dense_forward").source = code
+    grade = graded(solved, scratch, session.start_locked)
+    assert "ValueError: kept out" in said(grade, "dense_forward")
+    assert list(map(about, [*paths, Path(sys.executable)])) == before
+
+
+@on_linux
+@pytest.mark.slow
+def test_no_datagram_reaches_a_server_of_this_machine(solved: NotebookNode, tmp_path: Path) -> None:
+    with (
+        tempfile.TemporaryDirectory(prefix="quartet-") as folder,  # its path is short enough
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as server,
+    ):
+        server.bind(f"{folder}/log")
+        for path in (folder, f"{folder}/log"):  # as open as /dev/log is
+            os.chmod(path, 0o777)
+        cell(solved, "dense_forward").source = (
+            "import socket\na, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)\n"
+            f"a.sendto(b'forged', '{folder}/log')"
+        )
+        assert "PermissionError" in said(
+            graded(solved, tmp_path, session.start_locked), "dense_forward"
+        )
+        with pytest.raises(BlockingIOError):
+            server.recv(99, socket.MSG_DONTWAIT)
+
+
+@on_linux
+@pytest.mark.slow
+@pytest.mark.parametrize("track", TRACKS)
+def test_right_answers_get_their_points_in_the_sandbox(track: str, tmp_path: Path) -> None:
+    solution = nbformat.read(worker.solution(LESSON, track), as_version=4)
+    mine = submission.assemble(solution, worker.handed_out(LESSON, track))
+    grade = judge.grade(mine, EXERCISES, tmp_path, seed=11, start=session.start_locked)
+    assert grade.points == 3, grade
+
+
+OWN = """
+import os, subprocess, sys, tempfile
+with tempfile.TemporaryDirectory() as folder:
+    path = os.path.join(folder, "weights")
+    open(path, "w").close()
+    assert os.access(path, os.R_OK | os.W_OK)  # TensorFlow asks like this whether a file is there
+    assert len(os.listdir("/proc/self/fd")) > 2
+subprocess.run([sys.executable, "-c", f"open({os.__file__!r})"], check=True)
+raise ValueError("all its own")
+"""
+
+
+@on_linux
+@pytest.mark.slow
+def test_the_scratch_belongs_to_the_learners_code(solved: NotebookNode, tmp_path: Path) -> None:
+    cell(solved, "dense_forward").source = OWN
+    assert "all its own" in said(graded(solved, tmp_path, session.start_locked), "dense_forward")
+
+
+@on_linux
+@pytest.mark.slow
+def test_many_cells_meet_the_limit_of_a_submission(
+    solved: NotebookNode, tmp_path: Path, quick: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(session, "SUBMISSION_SECONDS", 12)
+    cell(solved, "dense_forward").source = "import time"
+    solved.cells += [nbformat.v4.new_code_cell("time.sleep(5)") for _ in range(100)]
+    watched = Watched()
+    grade = graded(solved, tmp_path, watched.start)
+    for name in CHEAP:
+        assert "the submission passed its time limit of 12 s" in said(grade, name)
+    assert grade.points == 0 and len(watched.started) == 3 and watched.nothing_is_left()
+
+
+@on_linux
+@pytest.mark.slow
+def test_a_process_that_the_system_kills_costs_no_points(
+    solved: NotebookNode, tmp_path: Path
+) -> None:
+    watched = Watched()
+
+    def start(track: str, folder: Path) -> session.Process:
+        process = watched.start(track, folder)
+        if len(watched.started) == 3:  # as the kernel does where memory is short
+            watched.started[-1].kill()
+        return process
+
+    assert graded(solved, tmp_path, start).points == 3 and len(watched.started) == 6
+
+
+GRADER = """
+import sys, time
+from pathlib import Path
+from quartet.grading import session
+from utils import wire
+process = session.start_locked("jax", Path(sys.argv[1]))
+process.deadline = time.monotonic() + 60
+sleep = {"do": "run", "source": "import time; time.sleep(98765)", "check": "", "seconds": 98765}
+wire.send(process, sleep | {"name": ""})
+print(process.handle.pid, flush=True)
+time.sleep(98765)
+"""
+
+
+@on_linux
+@pytest.mark.slow
+@pytest.mark.parametrize("warm", ["1", "0"])
+def test_nothing_outlives_a_grader_that_is_killed(warm: str, tmp_path: Path) -> None:
+    watched, env = Watched(), os.environ | {"QUARTET_WARM": warm}
+    command = [sys.executable, "-c", GRADER, str(tmp_path)]
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, text=True) as grader:
+        try:
+            watched.watch(int(grader.stdout.readline()))
+        finally:
+            grader.kill()
+    assert watched.nothing_is_left()
 
 
 @on_linux
@@ -468,37 +757,95 @@ def test_right_answers_get_their_points_beside_a_fork_bomb(
         assert [grade.points for grade in found] == [1, 3]
 
 
-WALLS = """
-import os, sys
+NOBODY = """
+import encodings.idna, os, socket, sys, time
 from pathlib import Path
-import encodings.idna, psutil
 from quartet.grading import sandbox
-scratch = Path(sys.argv[1])
-os.chown(scratch, 65534, 65534)
+scratch, limits = Path(sys.argv[1]), eval(sys.argv[2])
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 __import__("ctypes").CDLL(None).prctl(4, 1)  # as a process that did not change its user
-sandbox.enter(scratch, [], sandbox.Limits(processes=20, scratch=2**20))
+sandbox.enter(scratch, [], sandbox.Limits(tasks=20, scratch=2**20, **limits))
+"""
+WALLS = """
 def refused(action):
     try: action()
     except OSError as error: return type(error).__name__
     return "allowed"
-import socket
 print(refused(lambda: open("/etc/passwd")), refused(lambda: socket.socket()),
       refused(lambda: os.listdir("/tmp")), refused(lambda: Path("x").write_bytes(b"x" * 2**21)),
-      refused(lambda: [os.fork() or os._exit(__import__("time").sleep(1) or 0) for _ in range(30)]),
+      refused(lambda: [os.fork() or os._exit(time.sleep(1) or 0) for _ in range(30)]),
       sorted(n for n in os.listdir("/proc") if n.isdigit())[0], flush=True)
+"""
+ordinary = pytest.mark.skipif(
+    os.geteuid() != 0, reason="as an ordinary user the tests above have shown it"
+)
+
+
+@pytest.fixture
+def home() -> Iterator[Path]:
+    """Return the folder of an ordinary user, in which `mine` is empty; not below one of root's."""
+    with tempfile.TemporaryDirectory(prefix="quartet-") as folder:
+        for path in (Path(folder), Path(folder, "mine")):
+            path.mkdir(exist_ok=True)
+            os.chown(path, 65534, 65534)
+        yield Path(folder)
+
+
+def as_nobody(code: str, scratch: Path, **limits: int) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-c", NOBODY + code, str(scratch), repr(limits)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+@on_linux
+@ordinary
+def test_the_walls_stand_for_an_ordinary_user(home: Path) -> None:
+    other = home / "bob"
+    other.write_text("10 of 10 points")
+    os.chown(other, 65534, 65534)
+    before = list(map(about, (home, other)))
+    done = as_nobody(WALLS + REACH.format(paths=[str(home), str(other)]), home / "mine")
+    assert list(map(about, (home, other))) == before and os.listdir(home / "mine") == []
+    expected = "PermissionError PermissionError PermissionError OSError BlockingIOError 1"
+    assert done.stdout.strip() == expected and done.returncode == 0, done.stderr
+
+
+@on_linux
+@ordinary
+@pytest.mark.parametrize(
+    ("code", "limits", "status"),
+    [
+        (
+            "[os.fork() or time.sleep(30) for _ in range(15)]",
+            {"processes": 10},
+            sandbox.TOO_MANY_PROCESSES,
+        ),
+        ("kept = b'x' * 2**28", {"memory": 2**27}, sandbox.TOO_MUCH_MEMORY),
+    ],
+)
+def test_the_watcher_watches_an_ordinary_user(
+    code: str, limits: dict[str, int], status: int, home: Path
+) -> None:
+    done = as_nobody(f"{code}\ntime.sleep(30)", home / "mine", **limits)
+    assert done.returncode == status, done.stderr
+
+
+HIDDEN = """
+import sys
+from pathlib import Path
+from quartet.grading import sandbox
+sandbox.SYSTEM.append(str(sandbox.ROOT))
+sandbox.enter(Path(sys.argv[1]), [], sandbox.Limits())
+for name in sandbox.ANSWERS:
+    assert not any((sandbox.ROOT / name).glob("*")), name
+print((sandbox.ROOT / "README.md").read_text()[:9])
 """
 
 
 @on_linux
-@pytest.mark.skipif(os.geteuid() != 0, reason="as an ordinary user the tests above have shown it")
-def test_the_walls_stand_for_an_ordinary_user() -> None:
-    with tempfile.TemporaryDirectory(prefix="quartet-") as scratch:  # not below a folder of root's
-        command = [sys.executable, "-c", WALLS, scratch]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-        assert os.listdir(scratch) == []
-    expected = "PermissionError PermissionError PermissionError OSError BlockingIOError 1"
-    assert done.stdout.strip() == expected, done.stderr
+def test_answers_are_hidden_where_the_course_lies_in_a_readable_folder(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HIDDEN, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0 and done.stdout == "# Quartet\n", done.stderr
 
 
 def test_one_submission_on_which_the_grader_fails_keeps_no_other_back(

@@ -32,6 +32,7 @@ SELF_CHECK_SEED = 0
 WRONG_KIND = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 CASES = "cases.bin"  # in a lesson's folder, instead of checks.py: see quartet/grading/release.py
 NBGRADER = "NBGRADER_EXECUTION"  # set by nbgrader, to "autograde" or "validate"
+MOST_LINES = 3  # of a traceback
 
 
 @dataclass(frozen=True)
@@ -318,11 +319,25 @@ def _to_plain(value: Any, track: Track) -> Any:
 
 
 def _describe(error: BaseException, function: Callable) -> str:
-    """Say what was raised and in which line of the learner's own code."""
-    text = f"it raised {type(error).__name__}: {_short(str(error))}"
-    own = getattr(getattr(function, "__code__", None), "co_filename", None)
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == own]
-    return text + (f" (line {frames[-1].lineno}: `{frames[-1].line}`)" if frames else "")
+    """Say what was raised and in which lines of the learner's own code."""
+    own = getattr(getattr(function, "__code__", None), "co_filename", "")
+    return f"it raised {type(error).__name__}: {_short(str(error))}{own_lines(error, own)}"
+
+
+def own_lines(error: BaseException, file: str = "") -> str:
+    """Return the traceback cut to the lines of cells and of a file, in brackets; "" if there are
+    none. The innermost is the last; those of functions that were called say which."""
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if frame.filename == file or "ipykernel_" in frame.filename or "<ipython" in frame.filename
+    ]
+    lines = [
+        f"line {frame.lineno}{f' of {_short(frame.name, 40)}' if depth else ''}: "
+        f"`{_short(frame.line or '', 100)}`"
+        for depth, frame in list(enumerate(frames))[-MOST_LINES:]
+    ]
+    return f" ({', then '.join(lines)})" if lines else ""
 
 
 def judge(exercise: Exercise, case: Case, answer: Answer) -> Verdict:
@@ -360,6 +375,8 @@ def _compare(exercise: Exercise, case: Case, value: Any) -> Verdict:
         problem = f"got shape {value.shape}, expected {expected.shape}"
     elif not np.all(np.isfinite(value)):
         problem = "got NaN or infinity among the values"
+    elif np.iscomplexobj(value) and not np.iscomplexobj(expected):
+        problem = f"got complex numbers ({value.dtype}), expected {expected.dtype}"
     elif np.allclose(value, expected, rtol=exercise.tolerance, atol=exercise.tolerance):
         return Verdict(1)
     else:
@@ -380,8 +397,9 @@ def _worst(value: np.ndarray, expected: np.ndarray) -> str:
     gap = np.abs(np.subtract(value, expected, dtype=np.float64))
     at = tuple(int(i) for i in np.unravel_index(gap.argmax(), gap.shape))
     where = f" at index {at}" if at else ""
-    digits = 9 if f"{value[at]:.6g}" == f"{expected[at]:.6g}" else 6
-    return f"got {value[at]:.{digits}g}{where}, expected {expected[at]:.{digits}g}"
+    got, right = float(value[at]), float(expected[at])  # truth values have no digits
+    digits = 9 if f"{got:.6g}" == f"{right:.6g}" else 6
+    return f"got {got:.{digits}g}{where}, expected {right:.{digits}g}"
 
 
 def _line(exercise: Exercise, case: Case, answer: Answer, verdict: Verdict) -> tuple[bool, str]:

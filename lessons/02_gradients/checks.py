@@ -37,45 +37,35 @@ def softplus_mistake(case: Case, got: np.ndarray) -> str | None:
     return None
 
 
-class Polynomial:
-    """f(x) = sum of a_k x_k^3 plus x_0 x_last: works on any list of floats."""
+def cubic(x: list[float], a: list[float]) -> float:
+    """Return the sum of a_k x_k^3, plus x_0 x_last: the function that the exercise gives."""
+    return sum(a_k * v**3 for a_k, v in zip(a, x, strict=True)) + x[0] * x[-1]
 
-    def __init__(self, a: list[float]) -> None:
-        self.a = a
 
-    def __repr__(self) -> str:
-        return f"Polynomial({self.a})"
-
-    def __array__(self, dtype: object = None, copy: bool | None = None) -> np.ndarray:
-        return np.array(self.a, dtype)  # its numbers, by which cases are told apart
-
-    def __call__(self, x: list[float]) -> float:
-        return sum(a * v**3 for a, v in zip(self.a, x, strict=True)) + x[0] * x[-1]
-
-    def gradient(self, x: list[float]) -> np.ndarray:
-        slope = np.array([3 * a * v**2 for a, v in zip(self.a, x, strict=True)])
-        slope[0] += x[-1]
-        slope[-1] += x[0]
-        return slope
+def cubic_gradient(x: list[float], a: list[float]) -> np.ndarray:
+    """Return its gradient by x, of shape (d,)."""
+    slope = np.array([3 * a_k * v**2 for a_k, v in zip(a, x, strict=True)])
+    slope[0] += x[-1]
+    slope[-1] += x[0]
+    return slope
 
 
 def difference_cases(rng: np.random.Generator) -> list[Case]:
     def case(d: int, about: str) -> Case:
-        f = Polynomial(rng.standard_normal(d).round(2).tolist())
+        a = rng.standard_normal(d).round(2).tolist()
         x = rng.uniform(1, 2, d).round(2).tolist()
-        return Case({"f": f, "x": x, "h": 1e-4}, expected=f.gradient(x), about=about)
+        return Case({"x": x, "a": a, "h": 1e-4}, expected=cubic_gradient(x, a), about=about)
 
     return [case(3, "three variables"), case(1, "one variable"), case(8, "eight variables")]
 
 
 def difference_mistake(case: Case, got: np.ndarray) -> str | None:
-    f, x, h = case.args.values()
+    x, a, h = case.args.values()
     right = case.expected
     if np.allclose(got, 2 * right, atol=1e-4):
         return "the two points are 2h apart, so divide by 2h"
-    forward = np.array(
-        [(f([v + h * (j == k) for j, v in enumerate(x)]) - f(x)) / h for k in range(len(x))]
-    )
+    moved = [[v + h * (j == k) for j, v in enumerate(x)] for k in range(len(x))]
+    forward = np.array([(cubic(each, a) - cubic(x, a)) / h for each in moved])
     if np.allclose(got, forward, atol=1e-9):
         return "this is the one-sided difference; its error is far larger"
     if np.allclose(got, right.sum(), atol=1e-3) and len(x) > 1:
@@ -239,7 +229,7 @@ EXERCISES = [
         cases=difference_cases,
         hints=(
             "For each k, make two copies of x, and move x[k] up by h in one, down in the other.",
-            "The slope is the difference of the two values of f, divided by 2h.",
+            "The slope is the difference of the two values of `cubic`, divided by 2h.",
             "[v + h * (j == k) for j, v in enumerate(x)] is x with its k-th entry moved.",
         ),
         mistake=difference_mistake,

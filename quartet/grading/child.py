@@ -10,7 +10,6 @@ import os
 import socket
 import sys
 import tempfile
-import traceback
 from pathlib import Path
 from typing import Any
 
@@ -37,11 +36,13 @@ class Recorder:
 class Child:
     """Runs cells in an IPython shell and answers calls."""
 
-    def __init__(self, track: str) -> None:
+    def __init__(self, track: str, grader: int | None = None) -> None:
+        """Make a shell for a track; `grader` is the socket that the questions come from."""
         from IPython.core.interactiveshell import InteractiveShell
         from traitlets.config import Config
 
         self.track = TRACKS[track]
+        self.grader = grader
         self.recorder = Recorder()
         checks.load = lambda lesson, track: self.recorder
         config = Config()
@@ -53,7 +54,7 @@ class Child:
     def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         """Do what is asked for, and say what came of it."""
         if question["do"] == "lock":
-            return {"problem": lock(**_without(question, "do", "seconds"))}
+            return {"problem": lock(**_without(question, "do", "seconds"), grader=self.grader)}
         if question["do"] == "run":
             if question["check"]:  # whatever the learner has called `check`
                 self.shell.user_ns["check"] = self.recorder
@@ -87,12 +88,14 @@ class Child:
         }
 
 
-def lock(scratch: str, readable: list[str], limits: dict[str, int]) -> str:
+def lock(
+    scratch: str, readable: list[str], limits: dict[str, int], grader: int | None = None
+) -> str:
     """Go on in a process that is locked in; return why that is not to be had, "" if it is."""
     from quartet.grading import sandbox  # not for every platform
 
     try:
-        sandbox.enter(Path(scratch), map(Path, readable), sandbox.Limits(**limits))
+        sandbox.enter(Path(scratch), map(Path, readable), sandbox.Limits(**limits), grader)
     except sandbox.NoSandbox as reason:
         return str(reason)
     homes = ("HOME", "TMPDIR", "MPLCONFIGDIR")
@@ -103,9 +106,10 @@ def lock(scratch: str, readable: list[str], limits: dict[str, int]) -> str:
 
 def main() -> None:
     """Answer questions from standard input until it is closed."""
-    stream = _take_over_streams()
+    channel = _take_over_streams()
+    stream = channel.makefile("rwb")
     os.environ["MPLBACKEND"] = "agg"
-    child = Child(sys.argv[-1])
+    child = Child(sys.argv[-1], channel.fileno())
     while question := wire.receive(stream.read):
         name = {"name": question.pop("name")}
         answer = child.answer(question)
@@ -115,9 +119,9 @@ def main() -> None:
             wire.send(stream, {"problem": f"its result cannot be compared: {error}"} | name)
 
 
-def _take_over_streams() -> Any:
-    """Return the stream to the judge; prints of the learner's code go nowhere."""
-    channel = socket.socket(fileno=os.dup(0)).makefile("rwb")
+def _take_over_streams() -> socket.socket:
+    """Return the socket to the judge; prints of the learner's code go nowhere."""
+    channel = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDWR)
     for number in (0, 1, 2):
         os.dup2(nothing, number)
@@ -130,12 +134,9 @@ def _without(question: dict[str, Any], *names: str) -> dict[str, Any]:
 
 
 def _describe(error: BaseException) -> str:
-    """Say what was raised and where in the cell."""
-    frames = traceback.extract_tb(error.__traceback__)
-    lines = [frame for frame in frames if frame.filename.startswith("<ipython")]
-    where = f" (line {lines[-1].lineno}: `{lines[-1].line}`)" if lines else ""
+    """Say what was raised and where in the learner's cells."""
     text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}{where}"[:LONGEST_TEXT]
+    return f"{type(error).__name__}: {text}{checks.own_lines(error)}"[:LONGEST_TEXT]
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import shutil
 import signal
 import socket
 import subprocess
@@ -18,7 +19,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from quartet import QuartetError
-from quartet.grading.sandbox import REASONS, Limits
+from quartet.compiled import MAX_BYTES
+from quartet.grading.sandbox import KILLED, REASONS, Limits
 from quartet.grading.submission import Submission
 from quartet.warm import client
 from quartet.warm.places import WarmError, runtime_folder
@@ -27,6 +29,7 @@ from utils import wire
 from utils.checks import Answer, Case, Exercise
 
 CELL_SECONDS = 60  # for each of the learner's cells
+SUBMISSION_SECONDS = 1800  # for all cells and calls together; solutions take a minute or two
 GRACE_SECONDS = 5  # for the process to notice a limit by itself
 START_SECONDS = 120  # to import a framework on a slow, busy machine
 MOST_STARTS = 5
@@ -38,7 +41,14 @@ REMEDY = "With --no-sandbox they run like your own code, with all that you may d
 
 
 class Gone(Exception):
-    """The process has ended, hung, or talked nonsense; the text says which."""
+    """The process has ended, hung, or talked nonsense; the text says which.
+
+    `killed`: perhaps not through anything that the learner's code did.
+    """
+
+    def __init__(self, text: str, killed: bool = False) -> None:
+        super().__init__(text)
+        self.killed = killed
 
 
 class Handle(Protocol):
@@ -81,7 +91,7 @@ class Process:
         except (wire.WireError, OSError) as error:
             raise Gone(f"its process sent something that is no answer: {error}") from None
         if answer is None:
-            raise Gone(f"its process ended: {self._why()}")
+            raise self._ended()
         return answer
 
     def write(self, data: bytes) -> None:
@@ -110,14 +120,17 @@ class Process:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.handle.pid, signal.SIGKILL)
         self.handle.kill()
-        self.handle.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # where the warm process is stopped
+            self.handle.wait(GRACE_SECONDS)
 
-    def _why(self) -> str:
+    def _ended(self) -> Gone:
         """Return why the process ended, as far as its exit status tells."""
+        why, killed = "it closed the connection", False
         with contextlib.suppress(subprocess.TimeoutExpired):
             status = self.handle.wait(GRACE_SECONDS)
-            return REASONS.get(status, "it exited, crashed or was killed")
-        return "it closed the connection"
+            why = REASONS.get(status, "it exited, crashed or was killed")
+            killed = status in (KILLED, -signal.SIGKILL)
+        return Gone(f"its process ended: {why}", killed)
 
     def _left(self) -> float:
         left = self.deadline - time.monotonic()
@@ -143,6 +156,7 @@ def start(track: str, folder: Path, env: Mapping[str, str] = os.environ) -> Proc
 
 def start_clean(track: str, folder: Path) -> Process:
     """Start a learner's process without a sandbox, but with nothing in its environment."""
+    _empty_cache_if_large()
     return start(track, folder, _clean_environment())
 
 
@@ -186,6 +200,14 @@ def _home() -> Path:
     return home
 
 
+def _empty_cache_if_large() -> None:
+    """Bound what JAX keeps of solutions: JAX itself could not without writing when it reads."""
+    cache = _home() / ".cache"
+    with contextlib.suppress(FileNotFoundError):  # another grader does the same
+        if sum(path.stat().st_size for path in cache.rglob("*")) > MAX_BYTES:
+            shutil.rmtree(cache, ignore_errors=True)
+
+
 def _fork(
     track: str, command: list[str], folder: Path, env: Mapping[str, str], files: list[int]
 ) -> client.ForkedProcess | None:
@@ -202,7 +224,7 @@ class Session:
     """Runs a submission's cells in a process of its own and calls its functions.
 
     A cell or a call that ends or blocks the process costs only itself: the cells run again in a
-    new process, that cell left out.
+    new process, that cell left out. All of it together has SUBMISSION_SECONDS.
     """
 
     submission: Submission
@@ -212,6 +234,8 @@ class Session:
     _process: Process | None = None
     _left_out: set[str] = field(default_factory=set)
     _starts: int = 0
+    _end: float = 0
+    _was_killed: bool = False
 
     def ask(self, exercise: Exercise, case: Case) -> Answer:
         """Call the learner's function of an exercise with a case's arguments."""
@@ -220,10 +244,10 @@ class Session:
             process = self._ready()
             if problem := self._check_problem(exercise.name):
                 return problem
-            return _answer(process.ask(question, exercise.seconds))
+            return _answer(self._ask(process, question, exercise.seconds))
         except Gone as gone:
             self.close()
-            return Answer(problem=str(gone))
+            return self.ask(exercise, case) if self._again(gone) else Answer(problem=str(gone))
 
     def close(self) -> None:
         """End the process, if one runs."""
@@ -234,6 +258,7 @@ class Session:
     def _ready(self) -> Process:
         """Return a process that has run all cells but those that ended one before."""
         while self._process is None:
+            self._left()
             if self._starts == MOST_STARTS:
                 raise Gone("its process ended again and again")
             self._starts += 1
@@ -248,13 +273,41 @@ class Session:
                 continue
             question = {"do": "run", "source": step.source, "check": step.check}
             try:
-                found = process.ask(question, seconds)
+                found = self._ask(process, question, seconds)
                 self.problems[step.id] = str(found.get("problem", ""))[:LONGEST_TEXT]
             except Gone as gone:
-                self.problems[step.id] = str(gone)
-                self._left_out.add(step.id)
+                if not self._again(gone):
+                    self.problems[step.id] = str(gone)
+                    self._left_out.add(step.id)
                 return self.close()
             seconds = CELL_SECONDS
+
+    def _ask(self, process: Process, question: dict[str, Any], seconds: float) -> dict[str, Any]:
+        """Ask within what the submission has left; an answer that was cut short by it is none."""
+        try:
+            return process.ask(question, min(seconds, self._left()))
+        finally:
+            self._left()
+
+    def _left(self) -> float:
+        """Return how many seconds the submission has left.
+
+        Raises
+        ------
+        Gone if it has none.
+        """
+        self._end = self._end or time.monotonic() + SUBMISSION_SECONDS
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise Gone(f"the submission passed its time limit of {SUBMISSION_SECONDS:g} s")
+        return left
+
+    def _again(self, gone: Gone) -> bool:
+        """Return whether to try again: once, if the process was killed, which may have been the
+        system's doing where memory is short."""
+        again = gone.killed and not self._was_killed
+        self._was_killed |= gone.killed
+        return again
 
     def _check_problem(self, exercise: str) -> Answer | None:
         """Return why there is no function to call, if there is none."""
