@@ -241,6 +241,16 @@ def test_nothing_leaves_the_page(host, page, pictures) -> None:
 
 
 @pytest.mark.parametrize("host", HOSTS[:1])
+def test_a_script_that_never_answers_is_given_up(host, page, pictures, monkeypatch) -> None:
+    page.load("onnx", "wasm")
+    with monkeypatch.context() as patch:
+        patch.setattr(visitors, "SECONDS", 0.2)
+        with pytest.raises(browser.PageError, match="no answer in 0.2 s"):
+            page.run("() => new Promise(() => {})")
+    assert page.ask(pictures).shape == (len(pictures), 10)  # the page is as it was
+
+
+@pytest.mark.parametrize("host", HOSTS[:1])
 def test_a_notebook_may_hold_the_page_in_a_frame(host, site, tmp_path) -> None:
     frame = f'<!doctype html><iframe src="{site.url}/" width="900" height="700"></iframe>'
     (tmp_path / "index.html").write_text(frame)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from statistics import NormalDist
 
 import numpy as np
 import pytest
 from scipy.stats import ks_2samp
 
-from utils import data, parity
+from utils import checks, data, parity
 from utils.tracks import ROOT, TRACKS
 
 LESSON = "35_rollout"
@@ -40,6 +43,8 @@ def test_the_story_of_three_versions(track: str) -> None:
     n1, k1, n2, k2 = found["ab_counts"]
     assert found["ab_test"][0] == pytest.approx(z_of(k1, n1, k2, n2))
     assert max(found["ab_test"][1:]) < 0.05 < 2 < found["ab_test"][0]
+    low, high = found["ab_interval"]
+    assert 0 < low < k2 / n2 - k1 / n1 < high
     assert found["offline_right"][0] < found["offline_right"][1] < found["offline_right"][2]
     assert found["served_right"][:2] == found["offline_right"][:2]
     assert found["served_right"][2] < found["served_right"][0] < found["offline_right"][2]
@@ -53,6 +58,51 @@ def test_no_request_failed_that_should_not(track: str) -> None:
     assert found["rollback_failed"] == found["failed_when_killed"] == 0
     assert found["rollback_late_by_the_bad_one"] == 0
     assert found["policies"] == [[100, 0], [0, 100], [0, 3]]
+    assert found["drained"] == [[25, 25, 0], [50, 0, 0]]
+
+
+@pytest.mark.parametrize("track", TRACKS)
+def test_a_version_that_is_not_loaded_fails_and_ends_its_release(track: str) -> None:
+    ((failed, asked),) = numbers(track)["missing_release"]
+    assert failed == asked > 0
+
+
+def points(exercise: checks.Exercise, function: Callable, seed: int) -> float:
+    def ask(case: checks.Case) -> checks.Answer:
+        value = function(*case.args.values())
+        return checks.Answer(value=tuple(value) if isinstance(value, list) else np.asarray(value))
+
+    return checks.run(exercise, ask, seed).points
+
+
+def careless_z(old: np.ndarray, new: np.ndarray) -> float:
+    """Return z, 0 where all answers are right, and NaN where all are wrong."""
+    p = np.concatenate([old, new]).mean()
+    with np.errstate(invalid="ignore"):
+        z = (new.mean() - old.mean()) / np.sqrt(p * (1 - p) * (1 / len(old) + 1 / len(new)))
+    return 0.0 if p == 1 else z
+
+
+def rounded_length(
+    p_stable: float, p_canary: float, share: float, alpha: float, power: float
+) -> int:
+    z = NormalDist().inv_cdf(1 - alpha) + NormalDist().inv_cdf(power)
+    variance = p_canary * (1 - p_canary) / share + p_stable * (1 - p_stable) / (1 - share)
+    return round(z**2 * variance / (p_stable - p_canary) ** 2)
+
+
+def order_at_three(turn: int, urls: list[str], failures: list[int], limit: int) -> list[str]:
+    places = [(turn + i) % len(urls) for i in range(len(urls))]
+    return [urls[i] for i in sorted(places, key=lambda i: failures[i] >= 3)]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("wrong", [careless_z, rounded_length, order_at_three])
+def test_an_answer_that_is_nearly_right_loses_points(wrong: Callable, seed: int) -> None:
+    name = {careless_z: "z_score", rounded_length: "stage_length"}.get(wrong, "order_of")
+    exercise = checks.load_exercises(LESSON)[name]
+    reference = getattr(sys.modules[exercise.cases.__module__], name)
+    assert points(exercise, wrong, seed) < points(exercise, reference, seed) == exercise.points
 
 
 def test_the_split_is_the_hash_of_salt_and_user() -> None:
@@ -68,8 +118,10 @@ def test_what_the_prose_says_of_false_alarms() -> None:
     small, *_, large = found["false_alarms"]
     assert small[0] > 0.9 and large[0] < 0.01  # PSI above 0.1, with 50 and with 500 pictures
     assert all(corrected <= 0.02 for *_, corrected in found["false_alarms"])
-    bad, equal = found["gate_stops"][0::2], found["gate_stops"][1::2]
-    assert bad == sorted(bad) and bad[0] < 0.2 and bad[-1] > 0.9 and max(equal) < 0.03
+    bad, equal = zip(*found["gate_stops"], strict=True)
+    tenth = bad[1:5]  # four lengths of a stage of 10 %
+    assert list(tenth) == sorted(tenth) and tenth[0] < 0.2 and tenth[-1] > 0.9 and bad[0] < 0.2
+    assert min(equal[:2]) > 0.015 > max(equal[4:])  # asked for: 0.01; small counts are not normal
 
 
 def test_a_small_window_has_the_index_that_chance_gives_it() -> None:

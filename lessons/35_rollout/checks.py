@@ -71,8 +71,8 @@ def assign_cases(rng: np.random.Generator) -> list[Case]:
 
 def z_score(old: np.ndarray, new: np.ndarray) -> float:
     p = np.concatenate([old, new]).mean(dtype=np.float64)
-    scatter = np.sqrt(p * (1 - p) * (1 / len(old) + 1 / len(new)))
-    return (new.mean(dtype=np.float64) - old.mean(dtype=np.float64)) / scatter if scatter else 0.0
+    error = np.sqrt(p * (1 - p) * (1 / len(old) + 1 / len(new)))
+    return (new.mean(dtype=np.float64) - old.mean(dtype=np.float64)) / error if error else 0.0
 
 
 def z_cases(rng: np.random.Generator) -> list[Case]:
@@ -87,6 +87,7 @@ def z_cases(rng: np.random.Generator) -> list[Case]:
         case(900, 100, 0.8, 0.6, "a bad canary of 10 %"),
         case(3, 2, 0.5, 0.5, "five requests"),
         case(40, 20, 1.0, 1.0, "all answers right"),
+        case(30, 10, 0.0, 0.0, "all answers wrong"),
     ]
 
 
@@ -96,7 +97,7 @@ def z_mistake(case: Case, got: np.ndarray) -> str | None:
     both = (p1 + p2) / 2
     wrong = {
         "the sign: new minus old": -case.expected,
-        "this is the difference itself: divide it by its scatter": p2 - p1,
+        "this is the difference itself: divide it by its standard error": p2 - p1,
         "p is the share among all answers, not the mean of the two shares": (p2 - p1)
         / np.sqrt(both * (1 - both) * (1 / n1 + 1 / n2) + 1e-30),
     }
@@ -107,27 +108,32 @@ def stage_length(
     p_stable: float, p_canary: float, share: float, alpha: float, power: float, sides: int = 1
 ) -> int:
     z = NormalDist().inv_cdf(1 - alpha / sides) + NormalDist().inv_cdf(power)
-    scatter = p_canary * (1 - p_canary) / share + p_stable * (1 - p_stable) / (1 - share)
-    return math.ceil(z**2 * scatter / (p_stable - p_canary) ** 2)
+    variance = p_canary * (1 - p_canary) / share + p_stable * (1 - p_stable) / (1 - share)
+    return math.ceil(z**2 * variance / (p_stable - p_canary) ** 2)
 
 
 def stage_cases(rng: np.random.Generator) -> list[Case]:
-    def case(share: float, alpha: float, power: float, about: str) -> Case:
-        stable = round(float(rng.uniform(0.8, 0.9)), 3)
-        canary = round(stable - float(rng.uniform(0.05, 0.15)), 3)
-        args = {"p_stable": stable, "p_canary": canary, "share": share}
+    def case(stable: float, gap: float, share: float, alpha: float, power: float) -> Case:
+        args = {"p_stable": stable, "p_canary": round(stable - gap, 3), "share": share}
         args |= {"alpha": alpha, "power": power}
-        return Case(args, expected=stage_length(**args), about=about)
+        return Case(args, expected=stage_length(**args), about=f"a canary of {share:.0%}")
+
+    def drawn(share: float, alpha: float, power: float) -> Case:
+        rates = rng.uniform((0.8, 0.05), (0.9, 0.15)).round(3).tolist()
+        return case(*rates, share, alpha, power)
 
     return [
-        case(0.5, 0.01, 0.8, "half and half"),
-        case(0.1, 0.01, 0.8, "a canary of 10 %"),
-        case(0.01, 0.05, 0.95, "a canary of 1 %"),
+        drawn(0.5, 0.01, 0.8),
+        drawn(0.1, 0.01, 0.8),
+        drawn(0.01, 0.05, 0.95),
+        case(0.85, 0.1, 0.5, 0.01, 0.8),  # 632.27: to round it up is not to round it
     ]
 
 
 def stage_mistake(case: Case, got: np.ndarray) -> str | None:
     args = case.args
+    if 0 < case.expected - got <= 1:
+        return "return a whole number, rounded up"
     of_canary = math.ceil(case.expected * args["share"])
     if abs(got - of_canary) <= 1:
         return "these are the canary's requests alone: return those of the whole stage"
@@ -135,7 +141,7 @@ def stage_mistake(case: Case, got: np.ndarray) -> str | None:
         return "the gate looks at one side only, so alpha is not halved"
     if abs(got - stage_length(**args | {"share": 0.5})) <= 1:
         return "the two versions do not get equally many requests"
-    return "return a whole number, rounded up" if 0 < case.expected - got < 1 else None
+    return None
 
 
 def fold_scaling(
@@ -200,8 +206,8 @@ def order_of(turn: int, urls: list[str], failures: list[int], limit: int) -> lis
 
 
 def order_cases(rng: np.random.Generator) -> list[Case]:
-    def case(failures: list[int], about: str) -> Case:
-        n, limit, turn = len(failures), 3, int(rng.integers(100))
+    def case(failures: list[int], about: str, limit: int = 3) -> Case:
+        n, turn = len(failures), int(rng.integers(100))
         urls = [f"http://replica-{k}" for k in rng.permutation(n).tolist()]
         args = {"turn": turn, "urls": urls, "failures": failures, "limit": limit}
         rotated = [(turn + i) % n for i in range(n)]
@@ -215,6 +221,9 @@ def order_cases(rng: np.random.Generator) -> list[Case]:
             "those that are out keep the order of their turns, too": [
                 urls[i] for i in sorted(rotated, key=lambda i: failures[i])
             ],
+            "the limit is an argument, and not always 3": [
+                urls[i] for i in sorted(rotated, key=lambda i: failures[i] >= 3)
+            ],
         }
         return Case(args, judge=ListJudge(order_of(**args), wrong), about=about)
 
@@ -224,6 +233,7 @@ def order_cases(rng: np.random.Generator) -> list[Case]:
         case([4, 9, 3], "all are out"),
         case([7], "a single one, and it is out"),
         case([0, 5, 2, 4, 1], "two are out"),
+        case([3, 0, 3, 0], "a limit of four, which nobody has reached", limit=4),
     ]
 
 
@@ -296,7 +306,7 @@ EXERCISES = [
         hints=(
             "The mean of zeros and ones is the share of ones.",
             "p is the mean over both tensors together; join them first.",
-            "If p is 0 or 1 the scatter is zero, and 0 / 0 is NaN: return 0 there.",
+            "If p is 0 or 1 the standard error is zero, and 0 / 0 is NaN: return 0 there.",
         ),
         mistake=z_mistake,
     ),
@@ -305,7 +315,7 @@ EXERCISES = [
         points=1,
         cases=stage_cases,
         hints=(
-            "Set (difference)^2 = z^2 times the squared scatter, and solve for n.",
+            "Set (difference)^2 = z^2 times the variance, and solve for n.",
             "n = z^2 * (p_c (1 - p_c) / s + p_s (1 - p_s) / (1 - s)) / (p_s - p_c)^2.",
             "z is the sum of inv_cdf(1 - alpha) and inv_cdf(power); math.ceil rounds up.",
         ),

@@ -2,7 +2,8 @@
 
     python server.py PORT FOLDER
 
-Standard library only. The policy that every page carries forbids connections to anywhere else.
+Standard library only. The policy that every page carries forbids fetches and WebSockets to anywhere
+else; no policy can forbid a script to lead the visitor away.
 """
 
 from __future__ import annotations
@@ -32,7 +33,7 @@ def policy() -> str:
             f"script-src 'self' 'wasm-unsafe-eval' {inline}",
             "style-src 'self'",
             "img-src 'self' data:",
-            "connect-src 'self'",  # nothing may be sent, or fetched, from anywhere else
+            "connect-src 'self'",  # fetch, WebSocket, sendBeacon and the like
             "worker-src 'self'",
             "form-action 'none'",
             "base-uri 'none'",

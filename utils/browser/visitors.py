@@ -23,6 +23,7 @@ from utils.serving import Server
 HERE = Path(__file__).resolve().parent
 RUNTIME = HERE / "node_modules"
 ROUNDS = 9
+SECONDS = 120  # that a script may take
 FLAGS = (
     "--disable-gpu",
     "--disable-background-networking",
@@ -109,12 +110,12 @@ class Chromium(_Visitor):
     def run(self, script: str, argument: Any = None) -> Any:
         """Run a JavaScript function in the page, and return what it returns.
 
-        Raises PageError with the first line of what it throws.
+        Raises PageError with the first line of what it throws, or where it does not answer in time.
         """
         from playwright.sync_api import Error
 
         try:
-            return self._do(lambda page: page.evaluate(script, argument))
+            return self._do(_evaluate, script, argument)
         except Error as error:
             raise PageError(_said(error.message)) from None
 
@@ -158,9 +159,20 @@ def _open(url: str, requests: list[str]) -> tuple[Any, Any, Any]:
     return driver, browser, page
 
 
+def _evaluate(page: Any, script: str, argument: Any = None) -> Any:
+    """Run a JavaScript function, and let it fail where what it awaits does not come.
+
+    Playwright limits all else, but not this: a WebGPU adapter that never answers would hang us. The
+    limit stands in the page, so that this thread is free again, and can close Chromium.
+    """
+    late = f"new Error('no answer in {SECONDS} s')"
+    limit = f"new Promise((_, fail) => setTimeout(() => fail({late}), {SECONDS * 1000}))"
+    return page.evaluate(f"(it) => Promise.race([({script})(it), {limit}])", argument)
+
+
 def _pick(page: Any, number: int) -> None:
     page.locator("#samples button").nth(number).click()
-    page.evaluate("() => window.answered()")
+    _evaluate(page, "() => window.answered()")
 
 
 def _choose(page: Any, name: str, backend: str | None) -> None:
@@ -181,7 +193,7 @@ def _draw(page: Any, points: list[list[float]]) -> list[float]:
     for place in places[1:]:
         page.mouse.move(*place)
     page.mouse.up()
-    page.evaluate("() => window.answered()")
+    _evaluate(page, "() => window.answered()")
     return page.evaluate("() => window.seen()")
 
 
