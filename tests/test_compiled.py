@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -42,6 +43,25 @@ def test_a_second_process_compiles_nothing_and_gets_the_same_number() -> None:
 
     (first, none), (second, hits) = run(), run()
     assert (first, none) == (second, 0) and hits > 0
+
+
+COMPILE = """
+import jax, jax.numpy as jnp
+for rows in range(2, 8):
+    jax.jit(lambda x: jnp.tanh(x @ x.T).sum())(jnp.ones((rows, 4)))
+"""
+
+
+def test_what_was_used_least_recently_makes_room(home: Path, monkeypatch) -> None:
+    def size_kept() -> int:
+        command = [sys.executable, "-c", COMPILE]
+        subprocess.run(command, env=os.environ | compiled.settings(), check=True)
+        return sum(path.stat().st_size for path in home.rglob("*-cache"))
+
+    whole = size_kept()
+    shutil.rmtree(home)
+    monkeypatch.setattr(compiled, "MAX_BYTES", whole // 2)
+    assert 0 < size_kept() <= whole // 2
 
 
 def test_the_switch(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +16,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from jupyter_client.provisioning import KernelProvisionerFactory
 
 from quartet.warm import client, provisioner
 from utils import checks, parity
@@ -41,17 +42,42 @@ def course(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def lab(course: Path) -> Iterator[str]:
+def runtime() -> Iterator[None]:
+    """Give the kernels warm processes of their own, and end them; the folder's name is short."""
+    folder = Path(tempfile.mkdtemp(prefix="lab"))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_RUNTIME_DIR", str(folder))
+        for name in ("QUARTET_WARM", KernelProvisionerFactory.default_provisioner_name_env):
+            patch.delenv(name, raising=False)  # as it is under `make lab`
+        yield
+        for status in client.running():
+            client.stop(status.socket)
+    shutil.rmtree(folder)
+
+
+# What `make lab` runs, but on a copy, with a token that is known, and without warming all tracks.
+START_LAB = """
+import sys
+from pathlib import Path
+from quartet import lab
+port, folder, token = sys.argv[1:]
+usual = lab.arguments
+lab.arguments = lambda port: [*usual(port, Path(folder)), f"--IdentityProvider.token={token}"]
+lab.has_screen = lambda: False
+lab.provisioner.warm_in_background = lambda: None
+lab.lab(int(port))
+"""
+
+
+@pytest.fixture(scope="module")
+def lab(course: Path, runtime: None) -> Iterator[str]:
     """Start JupyterLab on the copy; yield its address."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"]
-    command += [f"--ServerApp.port={port}", f"--IdentityProvider.token={TOKEN}"]
-    command += [f"--notebook-dir={course}"]
-    env = os.environ | {"JUPYTER_DEFAULT_PROVISIONER_NAME": provisioner.NAME}  # as `make lab` does
+    command = [sys.executable, "-c", START_LAB, str(port), str(course), TOKEN]
     with open(course / "lab.log", "w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=env)
+        server = subprocess.Popen(command, stdout=log, stderr=log)
     address = f"http://127.0.0.1:{port}"
     try:
         _wait(lambda: urllib.request.urlopen(f"{address}/api?token={TOKEN}").status == 200, 60)

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
-import logging
 import os
+import re
+import resource
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
+import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -20,8 +26,10 @@ import psutil
 import pytest
 from jupyter_client import KernelManager
 from jupyter_client.provisioning import KernelProvisionerFactory
+from nbformat.v4 import new_code_cell, new_notebook, writes
 from typer.testing import CliRunner
 
+from quartet import run
 from quartet.cli import app
 from quartet.warm import client, places, provisioner, server
 from quartet.warm.client import ForkedProcess
@@ -32,6 +40,12 @@ pytestmark = [
     pytest.mark.skipif(not provisioner.can_fork(), reason="kernels are forked on Linux only"),
 ]
 each_track = pytest.mark.parametrize("track", TRACKS)
+# What is asked of the warm kernels is asked of a plain one too. It knows nothing of tracks.
+KINDS = {"warm": {}, "plain": {"QUARTET_WARM": "0"}}
+each_kind = pytest.mark.parametrize(
+    ("track", "kind"), [*((track, "warm") for track in TRACKS), ("jax", "plain")]
+)
+NO_GPU = "-1"  # what the tests' kernels find in CUDA_VISIBLE_DEVICES
 IMPORT = {name: f"import {track.modules[0].partition('.')[0]}" for name, track in TRACKS.items()}
 
 
@@ -49,11 +63,15 @@ class Kernel:
         return self.manager.provisioner.process
 
     @property
+    def kind(self) -> str:
+        return "warm" if isinstance(self.process, ForkedProcess) else "plain"
+
+    @property
     def pid(self) -> int:
         return self.manager.provisioner.pid
 
-    def run(self, code: str, answer: str | None = None) -> str:
-        """Run a cell; `answer` is what the user types when it asks for input."""
+    def run(self, code: str, answer: str | None = None, said: threading.Event | None = None) -> str:
+        """Run a cell; `answer` is what the user types when it asks, `said` is set as it prints."""
         texts: list[str] = []
         if not self.client.channels_running:
             self.client.start_channels()
@@ -62,6 +80,8 @@ class Kernel:
         def show(message: dict) -> None:
             content = message["content"]
             texts.append(content.get("text", ""))
+            if said and texts[-1]:
+                said.set()
             data = content.get("data", {})
             texts.append(data.get("text/plain", "") if "image/png" not in data else "")
             self.images += "image/png" in data
@@ -89,6 +109,7 @@ def runtime() -> Iterator[Path]:
         patch.setenv("XDG_RUNTIME_DIR", str(folder))
         for name in ("QUARTET_WARM", "OMP_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL"):
             patch.delenv(name, raising=False)  # as it is under `make lab`
+        patch.setenv("CUDA_VISIBLE_DEVICES", NO_GPU)
         factory = KernelProvisionerFactory.instance()
         patch.setattr(factory, "default_provisioner_name", provisioner.NAME)
         yield folder
@@ -117,6 +138,11 @@ def server_of(track: str) -> client.Status:
     """Return the status of a track's warm process in the tests' environment, which must run."""
     place = places.address(track, client.interpreter(), os.environ)
     return next(status for status in client.running() if status.socket == place)
+
+
+def stop_all() -> None:
+    for status in client.running():
+        client.stop(status.socket)
 
 
 def wait_until(condition: Callable[[], bool], seconds: float = 20) -> None:
@@ -153,114 +179,40 @@ print(json.dumps({{
 """
 
 
-@each_track
-def test_it_is_as_a_plain_kernel_is(track: str, start: Callable[..., Kernel]) -> None:
-    ahead = ", ".join((*server.COMMON, *TRACKS[track].modules))
-    code = STATE.format(imports=f"import {ahead}", loggers=LOGGING)
-    warm, plain = start(track), Kernel(ROOT / "notebooks" / track, {"QUARTET_WARM": "0"})
-    try:
-        assert isinstance(warm.process, ForkedProcess) != isinstance(plain.process, ForkedProcess)
-        of_warm, of_plain = json.loads(warm.run(code)), json.loads(plain.run(code))
-    finally:
-        plain.close()
-    assert {key: of_warm[key] for key in of_plain if of_warm[key] != of_plain[key]} == {}
-    assert server_of(track).threads == 1  # a process with more must not fork
-
-
-def test_the_switch_gives_a_plain_kernel(monkeypatch: pytest.MonkeyPatch, start) -> None:
-    monkeypatch.setenv("QUARTET_WARM", "0")
-    assert isinstance(start("jax").process, subprocess.Popen)
-
-
-def test_a_kernel_outside_the_tracks_is_plain(tmp_path: Path) -> None:
-    kernel = Kernel(tmp_path)
-    assert isinstance(kernel.process, subprocess.Popen)
-    kernel.close()
-
-
-STEP = {
-    "keras": "keras.ops.sum(keras.ops.ones((9, 9)))",
-    "pytorch": "torch.ones(9, 9).sum()",
-    "tensorflow": "tensorflow.reduce_sum(tensorflow.ones((9, 9)))",
-    "jax": "jax.numpy.ones((9, 9)).sum()",
-}
-
-
-@each_track
-def test_interrupt_restart_shutdown(track: str, start: Callable[..., Kernel]) -> None:
-    kernel = start(track)
-    assert float(kernel.run(f"{IMPORT[track]}\nx = {STEP[track]}\nprint(float(x))")) == 81
-    with ThreadPoolExecutor() as pool:
-        endless = pool.submit(kernel.run, f"while True: {STEP[track]}")
-        time.sleep(1)
-        kernel.manager.interrupt_kernel()
-        with pytest.raises(RuntimeError, match="KeyboardInterrupt"):
-            endless.result(30)
-    assert kernel.run("print(float(x))") == "81.0"
-
-    before = kernel.pid
-    kernel.manager.restart_kernel(now=False)
-    with pytest.raises(RuntimeError, match="NameError"):
-        kernel.run("x")
-    assert kernel.pid != before and not psutil.pid_exists(before)
-    assert isinstance(kernel.process, ForkedProcess)
-
-    process = kernel.process
-    kernel.manager.shutdown_kernel()
-    assert process.returncode == 0 and not psutil.pid_exists(process.pid)
-
-
-@each_track
-def test_a_crash_is_told_and_the_next_kernel_works(track: str, start) -> None:
-    kernel = start(track)
-    kernel.run("1")
-    kernel.client.execute("import os; os._exit(7)")
-    wait_until(lambda: not kernel.manager.is_alive())
-    assert kernel.process.returncode == 7
-    kernel.manager.restart_kernel(now=True)
-    assert kernel.run("print(1 + 1)") == "2"
-    os.kill(kernel.pid, signal.SIGSEGV)
-    wait_until(lambda: not kernel.manager.is_alive())
-    assert kernel.process.returncode == -signal.SIGSEGV
-
-
-@each_track
-def test_what_a_notebook_does_besides(track: str, start: Callable[..., Kernel]) -> None:
-    kernel = start(track, {"QUARTET_TEST": "from outside"})
-    assert kernel.run("print(input('Who? ') + '!')", "Ada") == "Ada!"
-    assert kernel.run("import os; print(os.environ['QUARTET_TEST'])") == "from outside"
-    kernel.run("%env QUARTET_TEST=from inside")
-    code = "import subprocess; print(subprocess.check_output('echo $QUARTET_TEST', shell=True))"
-    assert "from inside" in kernel.run(code)
-    assert str(Path(sys.prefix)) in kernel.run("%pip --version")
-    kernel.run("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nplt.plot([2, 1]);")
-    assert kernel.images == 2
-    assert kernel.run("import sys; print(sys.executable)") == sys.executable
-    assert kernel.run("%timeit -n1 -r1 pass")
-    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
-        kernel.run("1 / 0")
-
-
-@each_track
-def test_the_debugger_answers(track: str, start: Callable[..., Kernel]) -> None:
-    kernel = start(track)
-    kernel.run("1")
-    about = {"type": "request", "seq": 1, "command": "debugInfo", "arguments": {}}
-    message = kernel.client.session.msg("debug_request", about)
-    kernel.client.control_channel.send(message)
-    assert kernel.client.get_control_msg(timeout=20)["content"]["success"]
-
-
-TRAIN = {
+# What starts processes or threads, or counts devices, in a track or with another backend of Keras.
+WORK = {
     "keras": """
-        import keras, numpy as np
+        import keras, numpy as np, tensorflow as tf
         class Batches(keras.utils.PyDataset):
             def __len__(self): return 4
             def __getitem__(self, index): return np.ones((8, 3)), np.ones((8, 1))
         model = keras.Sequential([keras.layers.Dense(1)])
         model.compile("sgd", "mse")
         model.fit(Batches(workers=2, use_multiprocessing=False), epochs=2, verbose=0)
+        rows = tf.data.Dataset.from_tensor_slices((np.ones((64, 3)), np.ones((64, 1))))
+        rows = rows.map(lambda x, y: (x, y), num_parallel_calls=4).batch(8).prefetch(2)
+        model.fit(rows, epochs=2, verbose=0)
         print(bool(model.evaluate(Batches(workers=2), verbose=0) < 9))
+    """,
+    "keras on torch": """
+        import keras, torch
+        from torch.utils.data import DataLoader, TensorDataset
+        rows = DataLoader(TensorDataset(torch.ones(64, 3), torch.ones(64, 1)), 8, num_workers=2)
+        model = keras.Sequential([keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        history = model.fit(rows, epochs=2, verbose=0).history["loss"]
+        print(history[1] < history[0])
+    """,
+    "keras on jax": """
+        import os
+        os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
+        import keras, numpy as np
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+        model = keras.Sequential([keras.layers.Dense(1)])
+        model.compile("sgd", "mse")
+        history = model.fit(np.ones((64, 3)), np.ones((64, 1)), epochs=2, verbose=0).history
+        devices = len(model.weights[0].value.sharding.device_set)
+        print(devices == 4 and history["loss"][1] < history["loss"][0])
     """,
     "pytorch": """
         import torch
@@ -300,11 +252,150 @@ TRAIN = {
 }
 
 
-@each_track
-def test_workers_threads_and_devices(track: str, start: Callable[..., Kernel]) -> None:
+@pytest.mark.parametrize("case", WORK)
+def test_workers_threads_and_devices(case: str, start: Callable[..., Kernel]) -> None:
     """What starts processes or threads, or counts devices, works in a forked process too."""
-    code = "\n".join(line.removeprefix("        ") for line in TRAIN[track].splitlines())
-    assert start(track).run(code).endswith("True")
+    track, _, backend = case.partition(" on ")
+    kernel = start(track, {"KERAS_BACKEND": backend} if backend else {})
+    assert kernel.kind == "warm"
+    assert kernel.run(textwrap.dedent(WORK[case])).endswith("True")
+
+
+@each_track
+def test_it_is_as_a_plain_kernel_is(track: str, start: Callable[..., Kernel]) -> None:
+    ahead = ", ".join((*server.COMMON, *TRACKS[track].modules))
+    code = STATE.format(imports=f"import {ahead}", loggers=LOGGING)
+    warm, plain = (start(track, about) for about in KINDS.values())
+    assert (warm.kind, plain.kind) == ("warm", "plain")
+    of_warm, of_plain = json.loads(warm.run(code)), json.loads(plain.run(code))
+    assert {key: of_warm[key] for key in of_plain if of_warm[key] != of_plain[key]} == {}
+    assert plain.run(textwrap.dedent(WORK[track])).endswith("True")  # as a warm one is asked above
+    assert server_of(track).threads == 1  # a process with more must not fork
+
+
+def test_the_switch_gives_a_plain_kernel(monkeypatch: pytest.MonkeyPatch, start) -> None:
+    monkeypatch.setenv("QUARTET_WARM", "0")
+    assert isinstance(start("jax").process, subprocess.Popen)
+
+
+def test_a_kernel_outside_the_tracks_is_plain(tmp_path: Path) -> None:
+    kernel = Kernel(tmp_path)
+    assert isinstance(kernel.process, subprocess.Popen)
+    kernel.close()
+
+
+STEP = {
+    "keras": "keras.ops.sum(keras.ops.ones((9, 9)))",
+    "pytorch": "torch.ones(9, 9).sum()",
+    "tensorflow": "tensorflow.reduce_sum(tensorflow.ones((9, 9)))",
+    "jax": "jax.numpy.ones((9, 9)).sum()",
+}
+
+
+@each_kind
+def test_interrupt_restart_shutdown(track: str, kind: str, start: Callable[..., Kernel]) -> None:
+    kernel = start(track, KINDS[kind])
+    assert float(kernel.run(f"{IMPORT[track]}\nx = {STEP[track]}\nprint(float(x))")) == 81
+    with ThreadPoolExecutor() as pool:
+        said = threading.Event()
+        code = f"print('go', flush=True)\nwhile True: {STEP[track]}"
+        endless = pool.submit(kernel.run, code, said=said)
+        assert said.wait(60)
+        kernel.manager.interrupt_kernel()
+        with pytest.raises(RuntimeError, match="KeyboardInterrupt"):
+            endless.result(30)
+    assert kernel.run("print(float(x))") == "81.0"
+
+    before = kernel.pid
+    kernel.manager.restart_kernel(now=False)
+    with pytest.raises(RuntimeError, match="NameError"):
+        kernel.run("x")
+    assert kernel.pid != before and not psutil.pid_exists(before)
+    assert kernel.kind == kind
+
+    process = kernel.process
+    kernel.manager.shutdown_kernel()
+    assert process.returncode == 0 and not psutil.pid_exists(process.pid)
+
+
+@each_kind
+def test_a_crash_is_told_and_the_next_kernel_works(track: str, kind: str, start) -> None:
+    kernel = start(track, KINDS[kind])
+    kernel.run("1")
+    kernel.client.execute("import os; os._exit(7)")
+    wait_until(lambda: not kernel.manager.is_alive())
+    assert kernel.process.returncode == 7
+    kernel.manager.restart_kernel(now=True)
+    assert kernel.run("print(1 + 1)") == "2" and kernel.kind == kind
+    os.kill(kernel.pid, signal.SIGSEGV)
+    wait_until(lambda: not kernel.manager.is_alive())
+    assert kernel.process.returncode == -signal.SIGSEGV
+
+
+# What a driver reads when it is opened is C's environment, not Python's.
+VISIBLE = """
+import ctypes
+getenv = ctypes.CDLL(None).getenv
+getenv.restype = ctypes.c_char_p
+print(getenv(b"CUDA_VISIBLE_DEVICES").decode())
+"""
+
+
+@each_kind
+def test_what_a_notebook_does_besides(track: str, kind: str, start: Callable[..., Kernel]) -> None:
+    kernel = start(track, KINDS[kind] | {"QUARTET_TEST": "from outside"})
+    assert kernel.kind == kind
+    assert kernel.run("print(input('Who? ') + '!')", "Ada") == "Ada!"
+    assert kernel.run("import os; print(os.environ['QUARTET_TEST'])") == "from outside"
+    kernel.run("%env QUARTET_TEST=from inside")
+    code = "import subprocess; print(subprocess.check_output('echo $QUARTET_TEST', shell=True))"
+    assert "from inside" in kernel.run(code)
+    assert kernel.run(VISIBLE) == NO_GPU
+    assert kernel.run(f"import os; os.environ['CUDA_VISIBLE_DEVICES'] = '7'\n{VISIBLE}") == "7"
+    kernel.run("import matplotlib.pyplot as plt\nplt.plot([1, 2])\nplt.show()\nplt.plot([2, 1]);")
+    assert kernel.images == 2
+    assert kernel.run("import sys; print(sys.executable)") == sys.executable
+    assert kernel.run("%timeit -n1 -r1 pass")
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        kernel.run("1 / 0")
+
+
+def tiny_wheel(folder: Path) -> Path:
+    """Write a package of one module, which pip can install without asking anybody."""
+    wheel, about = folder / "quartet_tiny-1-py3-none-any.whl", "quartet_tiny-1.dist-info"
+    with zipfile.ZipFile(wheel, "w") as file:
+        for name, text in (
+            ("quartet_tiny.py", "ANSWER = 42\n"),
+            (f"{about}/METADATA", "Metadata-Version: 2.1\nName: quartet-tiny\nVersion: 1\n"),
+            (f"{about}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"),
+            (f"{about}/RECORD", "quartet_tiny.py,,\n"),
+        ):
+            file.writestr(name, text)
+    return wheel
+
+
+@each_kind
+def test_pip_installs_what_can_then_be_imported(
+    track: str, kind: str, start: Callable[..., Kernel], tmp_path: Path
+) -> None:
+    kernel = start(track, KINDS[kind])
+    assert str(Path(sys.prefix)) in kernel.run("%pip --version")
+    kernel.run(f"import sys; sys.path.append({str(tmp_path)!r})")
+    with pytest.raises(RuntimeError, match="No module named 'quartet_tiny'"):
+        kernel.run("import quartet_tiny")
+    quietly = "--quiet --disable-pip-version-check --no-index --no-deps"
+    kernel.run(f"%pip install {quietly} --target {tmp_path} {tiny_wheel(tmp_path)}")
+    assert kernel.run("import quartet_tiny; print(quartet_tiny.ANSWER)") == "42"
+
+
+@each_track
+def test_the_debugger_answers(track: str, start: Callable[..., Kernel]) -> None:
+    kernel = start(track)
+    kernel.run("1")
+    about = {"type": "request", "seq": 1, "command": "debugInfo", "arguments": {}}
+    message = kernel.client.session.msg("debug_request", about)
+    kernel.client.control_channel.send(message)
+    assert kernel.client.get_control_msg(timeout=20)["content"]["success"]
 
 
 DRAW = {
@@ -339,16 +430,10 @@ def test_a_backend_can_be_chosen_in_the_notebook(backend: str, start) -> None:
     assert start("keras").run(code) == f"{backend} {framework}"
 
 
-def test_variables_of_jax_and_cuda_can_be_set_in_the_notebook(start) -> None:
+def test_variables_of_jax_can_be_set_in_the_notebook(start) -> None:
     code = "import os; os.environ['JAX_ENABLE_X64'] = '1'; os.environ['JAX_NUM_CPU_DEVICES'] = '3'"
     code += "\nimport jax.numpy as jnp, jax; print(jnp.ones(2).dtype, jax.device_count())"
     assert start("jax").run(code) == "float64 3"
-    # What a driver reads when it is opened is C's environment, not Python's.
-    kernel = start("pytorch", {"CUDA_VISIBLE_DEVICES": "5"})
-    code = "import ctypes; c = ctypes.CDLL(None); c.getenv.restype = ctypes.c_char_p\n"
-    code += "print(c.getenv(b'CUDA_VISIBLE_DEVICES'))"
-    assert kernel.run(code) == "b'5'"
-    assert kernel.run(f"import os; os.environ['CUDA_VISIBLE_DEVICES'] = '7'\n{code}") == "b'7'"
 
 
 def test_a_module_held_back_is_the_same_module(start: Callable[..., Kernel]) -> None:
@@ -387,37 +472,83 @@ def test_a_lesson_imports_nothing_that_is_not_warm(track: str, start) -> None:
     assert late <= set(sys.stdlib_module_names), f"add {sorted(late)} to Track.modules"
 
 
+@each_track
+def test_files_of_ours_that_are_imported_ahead_are_watched(
+    track: str, start: Callable[..., Kernel]
+) -> None:
+    code = "import json, sys; print(json.dumps([module.__file__ for name, module in"
+    code += " sys.modules.items() if name.partition('.')[0] in ('quartet', 'utils')]))"
+    ours = {Path(name).resolve() for name in json.loads(start(track).run(code))}
+    assert ROOT / "quartet" / "compiled.py" in ours
+    assert sorted(ours - set(places._watched())) == []
+
+
 def test_nothing_is_left_after_200_starts_and_kills(start, record_property) -> None:
     kernel = start("jax")
     warm = psutil.Process(server_of("jax").pid)
-    files, processes = warm.num_fds(), [kernel.pid]
+    files, kernels, children = warm.num_fds(), [kernel.pid], []
+    child = "import multiprocessing as m, time; p = m.Process(target=time.sleep, args=(999,))"
     for number in range(199):
         if number % 50 == 0:  # most are killed while they start, some at work
-            kernel.run("import multiprocessing as m; m.Process(target=input).start()")
+            children.append(int(kernel.run(f"{child}; p.start(); print(p.pid)").split()[-1]))
+            assert psutil.pid_exists(children[-1])
         kernel.manager.restart_kernel(now=True)
-        processes.append(kernel.pid)
+        kernels.append(kernel.pid)
     assert server_of("jax").kernels == (kernel.pid,)
     assert warm.num_fds() < files + 10  # a leak would be of 200
     kernel.close()
     wait_until(lambda: not server_of("jax").kernels)
-    assert len(set(processes)) == 200
-    assert not [pid for pid in processes if psutil.pid_exists(pid)]
+    assert len(set(kernels)) == 200 and len(set(children)) == 4
+    wait_until(lambda: not [pid for pid in (*kernels, *children) if psutil.pid_exists(pid)])
     assert not warm.children(recursive=True) and server_of("jax").threads == 1
-    record_property("warm kernels: started and killed without an orphan", len(processes))
+    record_property("warm kernels: started and killed without an orphan", len(kernels))
 
 
-def test_a_kernel_ends_with_who_started_it() -> None:
-    code = "from jupyter_client import KernelManager; import os, time; m = KernelManager()\n"
-    code += f"m.start_kernel(cwd={str(ROOT / 'notebooks' / 'jax')!r})\n"
-    code += "print(m.provisioner.pid, type(m.provisioner.process).__name__, flush=True)\n"
-    code += "time.sleep(99)"
+STARTER = """
+import sys
+from jupyter_client import KernelManager
+manager = KernelManager()
+print("ready", flush=True)
+sys.stdin.readline()
+manager.start_kernel(cwd=sys.argv[1])
+print(manager.provisioner.pid, type(manager.provisioner.process).__name__, flush=True)
+sys.stdin.readline()
+"""
+
+
+@contextlib.contextmanager
+def starter_of(track: str) -> Iterator[subprocess.Popen]:
+    """Run another process, which starts a kernel when it is sent a line; end it."""
+    command = [sys.executable, "-c", STARTER, str(ROOT / "notebooks" / track)]
     env = os.environ | {"JUPYTER_DEFAULT_PROVISIONER_NAME": provisioner.NAME}
-    starter = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, env=env)
-    pid, kind = starter.stdout.readline().decode().split()
-    assert kind == "ForkedProcess" and psutil.pid_exists(int(pid))
-    starter.kill()
-    starter.wait()
-    wait_until(lambda: not psutil.pid_exists(int(pid)))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(command, env=env, text=True, **pipes) as starter:
+        try:
+            assert starter.stdout.readline() == "ready\n"
+            yield starter
+        finally:
+            starter.kill()
+
+
+def send_line(starter: subprocess.Popen) -> None:
+    starter.stdin.write("\n")
+    starter.stdin.flush()
+
+
+def forked_by(starter: subprocess.Popen) -> int:
+    """Return the process number of the kernel that was started, which must be a warm one."""
+    pid, kind = starter.stdout.readline().split()
+    assert kind == "ForkedProcess"
+    return int(pid)
+
+
+@each_track
+def test_a_kernel_ends_with_who_started_it(track: str) -> None:
+    with starter_of(track) as starter:
+        send_line(starter)
+        pid = forked_by(starter)
+        assert psutil.pid_exists(pid)
+    wait_until(lambda: not psutil.pid_exists(pid))
 
 
 def test_a_kernel_ends_with_its_warm_process(start: Callable[..., Kernel]) -> None:
@@ -431,8 +562,7 @@ def test_a_kernel_ends_with_its_warm_process(start: Callable[..., Kernel]) -> No
 
 
 def test_kernels_that_start_at_once_share_one_process(start: Callable[..., Kernel]) -> None:
-    for status in client.running():
-        client.stop(status.socket)
+    stop_all()
     places_of = ROOT / "notebooks" / "pytorch"
     with ThreadPoolExecutor(4) as pool:
         kernels = list(pool.map(lambda _: Kernel(places_of), range(4)))
@@ -440,6 +570,15 @@ def test_kernels_that_start_at_once_share_one_process(start: Callable[..., Kerne
     assert sorted(server_of("pytorch").kernels) == sorted(kernel.pid for kernel in kernels)
     for kernel in kernels:
         kernel.close()
+
+
+def test_kernels_of_two_clients_that_start_at_once_share_one_process() -> None:
+    stop_all()
+    with starter_of("jax") as first, starter_of("jax") as second:
+        for starter in (first, second):
+            send_line(starter)
+        kernels = [forked_by(starter) for starter in (first, second)]
+        assert server_of("jax").kernels == tuple(sorted(kernels))
 
 
 def test_a_stopped_process_stays_for_its_kernels(start: Callable[..., Kernel]) -> None:
@@ -476,17 +615,139 @@ def test_it_ends_after_a_time_idle(runtime: Path) -> None:
     assert process.wait(30) == 0 and not socket.exists()
 
 
-def test_where_it_cannot_be_had_a_plain_kernel_starts(
-    tmp_path: Path, start: Callable[..., Kernel], caplog: pytest.LogCaptureFixture
+@pytest.fixture
+def why_plain(start, caplog, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
+    """Return a function that starts a kernel, which must be plain, and returns its line of log."""
+    log = KernelManager().log
+    monkeypatch.setattr(log, "propagate", True)
+    monkeypatch.setattr(client, "_failures", {})
+
+    def line_of(track: str, env: dict[str, str] | None = None) -> str:
+        caplog.clear()
+        with caplog.at_level("WARNING", log.name):
+            kernel = start(track, env)
+        assert kernel.kind == "plain" and kernel.run("print(1)") == "1"
+        texts = [record.getMessage() for record in caplog.records if record.name == log.name]
+        (line,) = [text for text in texts if text.startswith("A plain kernel starts")]
+        return line
+
+    return line_of
+
+
+def test_without_a_sound_package_a_plain_kernel_starts(
+    tmp_path: Path, why_plain: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "optax.py").write_text("raise ImportError('a broken package')")
-    logging.getLogger("traitlets").propagate = True
-    with caplog.at_level("WARNING"):
-        kernel = start("jax", {"PYTHONPATH": str(tmp_path)})
-    assert isinstance(kernel.process, subprocess.Popen) and kernel.run("print(1)") == "1"
-    lines = [record.getMessage() for record in caplog.records]
-    assert len(lines) == 1 and lines[0].startswith("A plain kernel starts instead of a warm one:")
-    assert "a broken package" in lines[0]
+    (tmp_path / "sklearn.py").write_text("raise ImportError('a broken package')")
+    starts, really_start = [], client._start
+    monkeypatch.setattr(client, "_start", lambda *to: starts.append(to) or really_start(*to))
+    lines = [why_plain("jax", {"PYTHONPATH": str(tmp_path)}) for _ in range(2)]
+    assert lines[0] == lines[1] and "a broken package" in lines[0]
+    tried = len(starts)
+    assert tried <= 2, "the second kernel did not wait for another attempt"
+    monkeypatch.setattr(client, "RETRY_SECONDS", 0)
+    assert "a broken package" in why_plain("jax", {"PYTHONPATH": str(tmp_path)})
+    assert len(starts) > tried, "after a time it is tried again"
+
+
+def test_without_a_private_folder_a_plain_kernel_starts(why_plain: Callable[..., str]) -> None:
+    folder = places.runtime_folder()
+    folder.chmod(0o755)
+    try:
+        assert "only this user can enter" in why_plain("keras")
+    finally:
+        folder.chmod(0o700)
+
+
+def test_where_the_warm_process_hangs_a_plain_kernel_starts(
+    why_plain: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client.warm("pytorch")
+    process = psutil.Process(server_of("pytorch").pid)
+    monkeypatch.setattr(client, "START_SECONDS", 1)
+    process.suspend()
+    try:
+        assert "timed out" in why_plain("pytorch")
+    finally:
+        process.resume()
+    wait_until(lambda: server_of("pytorch").state == "ready" and not process.children())
+
+
+def test_where_nothing_can_be_forked_a_plain_kernel_starts(
+    why_plain: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(provisioner, "can_fork", lambda: False)
+    assert why_plain("tensorflow").endswith(f"on {sys.platform} it cannot be forked")
+
+
+@contextlib.contextmanager
+def files_left(pid: int, count: int) -> Iterator[None]:
+    """Let a process open only so many more files."""
+    usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    free = [number for number in range(len(taken) + count + 1) if number not in taken]
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[count], usual[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+
+
+def test_a_warm_process_that_can_open_no_file_waits(start: Callable[..., Kernel]) -> None:
+    before = client.warm("jax")
+    log = before.socket.with_suffix(".log")
+    with ThreadPoolExecutor() as pool:
+        with files_left(before.pid, 0):
+            status = pool.submit(client.warm, "jax")
+            wait_until(lambda: "A connection failed" in log.read_text())
+        assert status.result(30).pid == before.pid
+
+
+def test_a_kernel_that_cannot_be_watched_is_ended(
+    why_plain: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    status = client.warm("jax")
+    with files_left(status.pid, 1):  # for the connection
+        assert os.strerror(errno.EMFILE) in why_plain("jax")
+    assert not psutil.Process(status.pid).children()
+    assert server_of("jax").kernels == () and server_of("jax").pid == status.pid
+
+
+def test_without_its_warm_process_a_kernel_is_killed_before_it_leads_a_group() -> None:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with subprocess.Popen(["sleep", "999"]) as child:  # it is in the group of the tests
+        kernel = ForkedProcess(ours, child.pid)
+        assert kernel.poll() is None
+        theirs.close()
+        try:
+            assert kernel.poll() == child.wait(20) == -signal.SIGKILL
+        finally:
+            child.kill()
+
+
+def test_one_is_started_again_if_the_one_that_was_first_has_ended(
+    runtime: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starts: list[subprocess.Popen] = []
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as second:
+
+        def start_one(place: Path, *about: object) -> subprocess.Popen:
+            if starts:
+                second.bind(str(place))
+                second.listen()
+            starts.append(subprocess.Popen(["true"]))  # as one that finds another one listening
+            return starts[-1]
+
+        monkeypatch.setattr(client, "_start", start_one)
+        monkeypatch.setattr(client, "START_SECONDS", 20)
+        client.connect(runtime / "lost.sock", "jax", client.interpreter(), os.environ).close()
+    assert len(starts) == 2
+
+
+def test_who_starts_one_too_many_leaves_the_log_of_the_first(runtime: Path) -> None:
+    log = runtime / "first.log"
+    log.write_text("why it failed\n")
+    client._start(log.with_suffix(".sock"), "jax", ["true"], os.environ).wait()
+    assert client.last_line(log) == "why it failed"
 
 
 def test_only_this_user_can_ask(runtime: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -524,14 +785,43 @@ def test_a_request_that_is_none_does_no_harm(start: Callable[..., Kernel]) -> No
     assert server_of("jax").pid == status.pid
 
 
+@pytest.fixture
+def nothing_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let this process be one that has chosen no provisioner yet."""
+    name = KernelProvisionerFactory.default_provisioner_name_env
+    monkeypatch.setenv(name, "")  # so that it is as before afterwards, whoever sets it
+    monkeypatch.delenv(name)
+    factory = KernelProvisionerFactory.instance()
+    monkeypatch.setattr(factory, "default_provisioner_name", "local-provisioner")
+
+
+IS_WARM = "import sys; assert 'quartet.warm.server' in sys.modules, 'the kernel is a plain one'"
+
+
+def test_quartet_run_uses_them_by_itself(nothing_chosen: None) -> None:
+    notebook = new_notebook(cells=[new_code_cell(IS_WARM)])
+    assert run.execute(notebook, ROOT / "notebooks" / "jax").error == ""
+
+
+def test_nbval_uses_them_by_itself(nothing_chosen: None, tmp_path: Path) -> None:
+    (tmp_path / "jax").mkdir()
+    notebook = new_notebook(cells=[new_code_cell(IS_WARM)])
+    (tmp_path / "jax" / "mine.ipynb").write_text(writes(notebook))
+    command = [sys.executable, "-m", "pytest", "-c", os.devnull, "--rootdir", str(tmp_path)]
+    command += ["-p", "quartet.nbval_rules", "--nbval-lax", str(tmp_path)]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout
+
+
 def test_the_command_lists_warms_and_stops() -> None:
-    run = CliRunner().invoke
-    assert run(app, ["kernels", "warm", "jax"]).stdout.startswith("jax: ready, ")
-    listed = run(app, ["kernels"]).stdout
-    assert "jax" in listed and "ready" in listed
-    assert "jax: stopped" in run(app, ["kernels", "stop", "jax"]).stdout
-    assert "jax" not in run(app, ["kernels"]).stdout
-    wrong = run(app, ["kernels", "warm", "tensorfow"])
+    stop_all()
+    quartet = CliRunner().invoke
+    assert re.match(r"jax: ready, \d+ MiB", quartet(app, ["kernels", "warm", "jax"]).stdout)
+    row = rf"│ jax +│ +{server_of('jax').pid} +│ ready +│ - +│ +[1-9]\d+ │"
+    assert re.search(row, quartet(app, ["kernels"]).stdout)
+    assert "jax: stopped" in quartet(app, ["kernels", "stop", "jax"]).stdout
+    assert quartet(app, ["kernels"]).stdout.startswith("No warm process runs.")
+    wrong = quartet(app, ["kernels", "warm", "tensorfow"])
     assert wrong.exit_code == 1 and "There is no track 'tensorfow'" in wrong.stderr
 
 
@@ -557,5 +847,6 @@ def test_a_new_package_makes_a_warm_process_out_of_date(tmp_path, monkeypatch) -
 
 
 def test_variables_that_are_read_on_import_count() -> None:
-    env = {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "2", "LANG": "C", "JPY_PARENT_PID": "1"}
+    env = {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "0"}
+    env |= {"LANG": "C", "JPY_PARENT_PID": "1"}
     assert set(places.read_on_import(env | {"PATH": "/bin"})) == set(env) - {"JPY_PARENT_PID"}

@@ -23,6 +23,9 @@ from utils.tracks import ROOT
 LONGEST_MESSAGE = 2**18  # bytes
 START_SECONDS = 120  # to import a framework on a slow, busy machine
 POLL_SECONDS = 0.02
+RETRY_SECONDS = 300  # how long a warm process that failed is not tried again
+
+_failures: dict[Path, tuple[float, str]] = {}  # by socket: when one failed, and why
 
 
 class ForkedProcess:
@@ -83,7 +86,7 @@ class ForkedProcess:
         if message:
             return json.loads(message)["exit"]
         with contextlib.suppress(ProcessLookupError):  # the warm process died: so must its kernels
-            os.killpg(self.pid, signal.SIGKILL)
+            kill_group(self.pid)
         return -signal.SIGKILL
 
 
@@ -173,8 +176,10 @@ def connect(place: Path, track: str, python: list[str], env: Mapping[str, str]) 
             return _connected(place)
         if started is None:
             started = _start(place, track, python, env)
-        if started.poll():  # exit status 0: another one was first, which listens in a moment
+        if started.poll():
             raise WarmError(f"the warm process did not start: {last_line(place)}")
+        if started.returncode == 0:  # another one was first: it listens, or has ended since
+            started = None
         time.sleep(POLL_SECONDS)
     raise WarmError(f"the warm process did not listen within {START_SECONDS} s")
 
@@ -202,6 +207,19 @@ def ask(
 def send(connection: socket.socket, message: dict[str, Any], files: Sequence[int] = ()) -> None:
     """Send one message and the files that go with it."""
     socket.send_fds(connection, [json.dumps(message).encode()], list(files))
+
+
+def kill_group(pid: int) -> None:
+    """End a forked process and what it started.
+
+    Raises
+    ------
+    ProcessLookupError if it is gone.
+    """
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:  # it has not yet become the leader of its own group
+        os.kill(pid, signal.SIGKILL)
 
 
 def peer(connection: socket.socket) -> tuple[int, int]:
@@ -236,12 +254,20 @@ def _request(
 ) -> tuple[Path, socket.socket, dict[str, Any]]:
     """Return a warm process's socket, the connection to it, which stays open, and its answer."""
     place = address(track, python, env)
-    for _ in range(2):  # one that was about to end hangs up; the next is new
-        connection = connect(place, track, python, env)
-        if answer := ask(connection, request, files):
-            return place, connection, answer
-        connection.close()
-    raise WarmError(f"the warm process ended: {last_line(place)}")
+    when, why = _failures.get(place, (float("-inf"), ""))
+    if time.monotonic() - when < RETRY_SECONDS:  # else each kernel would wait for it to fail again
+        raise WarmError(why)
+    try:
+        for _ in range(2):  # one that was about to end hangs up; the next is new
+            with contextlib.ExitStack() as closing:
+                connection = closing.enter_context(connect(place, track, python, env))
+                if answer := ask(connection, request, files, START_SECONDS):
+                    closing.pop_all()
+                    return place, connection, answer
+        raise WarmError(f"the warm process ended: {last_line(place)}")
+    except (WarmError, TimeoutError) as error:
+        _failures[place] = time.monotonic(), str(error)
+        raise
 
 
 def _connected(place: Path) -> socket.socket:
@@ -258,7 +284,7 @@ def _connected(place: Path) -> socket.socket:
 
 def _start(place: Path, track: str, python: list[str], env: Mapping[str, str]) -> subprocess.Popen:
     command = [*python, "-m", "quartet.warm", track, str(place)]
-    with open(place.with_suffix(".log"), "w") as log:
+    with open(place.with_suffix(".log"), "a") as log:  # others may start one at this moment
         process = subprocess.Popen(
             command,
             env=dict(env),

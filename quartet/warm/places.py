@@ -104,7 +104,8 @@ def _watched() -> list[Path]:
     packages = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     found = [p for folder in packages for p in Path(folder).iterdir() if _tells_version(p.name)]
     found += [*(ROOT / "utils").glob("*.py"), *Path(__file__).parent.glob("*.py")]
-    found += Path(sys.prefix, "etc", "ipython").glob("*.py")
+    found += Path(sys.prefix, "etc", "ipython").glob("*.py")  # it imports those of the next line
+    found += [ROOT / "quartet" / name for name in ("__init__.py", "compiled.py", "lighter.py")]
     return [*found, Path.home() / ".keras" / "keras.json"]
 
 

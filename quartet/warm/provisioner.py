@@ -63,9 +63,10 @@ class WarmProvisioner(LocalProvisioner):
         """Start a kernel: `cmd` is what starts a plain one, `kwargs` are those of Popen."""
         track = track_of(kwargs.get("cwd"))
         kwargs["env"] = dict(kwargs.get("env") or os.environ)
-        if track and not can_fork():
-            self.log.info("A plain kernel starts: on %s it cannot be forked", sys.platform)
-        elif track and are_wanted(kwargs["env"]) and is_ours(cmd) and not outlives(kwargs):
+        wanted = are_wanted(kwargs["env"]) and is_ours(cmd) and not outlives(kwargs)
+        if track and wanted and not can_fork():
+            self.log.warning("A plain kernel starts: on %s it cannot be forked", sys.platform)
+        elif track and wanted:
             try:
                 await self._launch_warm(track, cmd, **kwargs)
                 return self.connection_info

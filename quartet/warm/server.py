@@ -8,6 +8,7 @@ stays for them.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import gc
 import importlib
@@ -16,7 +17,6 @@ import json
 import logging
 import os
 import selectors
-import signal
 import socket
 import sys
 import tempfile
@@ -28,13 +28,14 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from quartet.warm import shelf
-from quartet.warm.client import LONGEST_MESSAGE, is_listening, peer, send
+from quartet.warm.client import LONGEST_MESSAGE, is_listening, kill_group, peer, send
 from quartet.warm.places import fingerprint
 from utils.tracks import TRACKS
 
 IDLE_SECONDS = 600
 LOOK_SECONDS = 5  # how often to look whether a file has changed
 REQUEST_SECONDS = 5  # how long who connects may take to say what he wants
+PAUSE_SECONDS = 1  # before a connection is tried again
 
 # What the notebooks of all tracks use. A test says what a lesson imports beyond this and
 # `Track.modules`.
@@ -109,8 +110,17 @@ class Server:
         return None
 
     def _accept(self) -> Kernel | None:
-        connection, _ = self.listener.accept()
+        try:
+            connection, _ = self.listener.accept()
+        except OSError as error:  # who asked is gone, or there is no descriptor left
+            print(f"A connection failed: {error!r}", flush=True)
+            time.sleep(PAUSE_SECONDS)  # it may still wait, and would be tried again at once
+            return None
         self.idle_since = time.monotonic()
+        return self._heard(connection)
+
+    def _heard(self, connection: socket.socket) -> Kernel | None:
+        """Do what a request says; one that makes no sense does no harm."""
         files: list[int] = []
         try:
             connection.settimeout(REQUEST_SECONDS)
@@ -147,8 +157,13 @@ class Server:
         if not pid:
             self._forget(connection)
             return kernel
+        try:
+            ended = os.pidfd_open(pid)
+        except OSError:  # nobody would notice its end
+            kill_group(pid)
+            os.waitpid(pid, 0)
+            raise
         self.kernels.add(pid)
-        ended = os.pidfd_open(pid)
         for file, act in ((ended, self._reap), (connection, self._kill)):
             about = partial(act, pid, ended, connection)
             self.selector.register(file, selectors.EVENT_READ, about)
@@ -174,10 +189,7 @@ class Server:
         if pid not in self.kernels:
             return
         self.selector.unregister(connection)
-        try:
-            os.killpg(pid, signal.SIGKILL)
-        except ProcessLookupError:  # it has not yet become the leader of its own group
-            os.kill(pid, signal.SIGKILL)
+        kill_group(pid)
 
     def _forget(self, connection: socket.socket) -> None:
         """Close, in a forked process, all that is the warm process's own."""
@@ -190,7 +202,10 @@ class Server:
         return not self.kernels and time.monotonic() - self.idle_since > IDLE_SECONDS
 
     def _is_out_of_date(self) -> bool:
-        return not self._is_reachable() or fingerprint() != self.fingerprint
+        try:
+            return not self._is_reachable() or fingerprint() != self.fingerprint
+        except OSError as error:  # without a descriptor it cannot look, and is asked again
+            return error.errno not in (errno.EMFILE, errno.ENFILE)
 
     def _is_reachable(self) -> bool:
         """Return whether the socket is still where clients look for it."""
