@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from utils import parity
+from utils import checks, parity
 from utils.tracks import ROOT, TRACKS
 
 LESSON = "29_saving"
@@ -74,3 +74,21 @@ def test_every_deliberate_error_says_its_line(track: str) -> None:
     text = (ROOT / "notebooks" / track / f"{LESSON}.ipynb").read_text(encoding="utf-8")
     for line in FAULTS[track]:
         assert f'line=\\"{line}\\")' in text, line
+
+
+@pytest.mark.parametrize("case", range(4))
+def test_an_array_of_another_type_is_not_the_one_in_the_file(case: int) -> None:
+    made = checks.load_exercises(LESSON)["read_tensor"].cases(np.random.default_rng(0))[case]
+    right = made.judge.expected
+    assert made.judge(right).score == 1
+    assert made.judge(right.astype(np.float64)).score == 0
+    assert made.judge(right.reshape(-1, 1)).score == 0
+
+
+@pytest.mark.parametrize("track", TRACKS)
+def test_the_answer_to_ship_it_is_what_the_file_says(track: str) -> None:
+    """The reading stands below the learner's code, so that plain arithmetic leaves nothing."""
+    text = (ROOT / "exercises" / track / f"{LESSON}.ipynb").read_text(encoding="utf-8")
+    ship = text[text.index("def ship(") :]
+    ship = ship[: ship.index('"cell_type"')]
+    assert ship.index("NotImplementedError") < ship.index("(first)")

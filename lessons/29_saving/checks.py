@@ -108,7 +108,7 @@ def tensor_cases(rng: np.random.Generator) -> list[Case]:
 
     def case(arrays: dict[str, np.ndarray], name: str, about: str, **metadata: str) -> Case:
         text = as_file(arrays, metadata).hex()
-        return Case({"text": text, "name": name}, arrays[name], about=about)
+        return Case({"text": text, "name": name}, judge=TensorJudge(arrays[name]), about=about)
 
     return [
         case(both, "W", "the first of two arrays"),
@@ -118,13 +118,24 @@ def tensor_cases(rng: np.random.Generator) -> list[Case]:
     ]
 
 
-def tensor_mistake(case: Case, got: np.ndarray) -> str | None:
-    right = np.asarray(case.expected)
-    if got.shape == right.shape and right.ndim == 2 and np.allclose(got.T, right):
-        return "the matrix is transposed: rows come first"
-    if got.size == right.size and np.allclose(got.ravel(), right.ravel()):
-        return "the numbers are right: give them the shape from the header"
-    return None
+class TensorJudge:
+    """Judges an array by its shape, its type and its numbers, which are exact."""
+
+    def __init__(self, expected: np.ndarray) -> None:
+        self.expected = expected
+
+    def __call__(self, value: Any) -> Verdict:
+        got, right = np.asarray(value), self.expected
+        if got.shape != right.shape:
+            why = ": the numbers are right" if np.array_equal(got.ravel(), right.ravel()) else ""
+            return Verdict(0, f"got shape {got.shape}, expected {right.shape}{why}")
+        if np.array_equal(got, right) and got.dtype != right.dtype:
+            return Verdict(0, f"the numbers are right, their type is {got.dtype}: see the header")
+        if np.array_equal(got, right):
+            return Verdict(1)
+        turned = np.array_equal(got, right.ravel().reshape(right.shape, order="F"))
+        why = "they lie rows first" if turned else "where do they begin, and of what type are they?"
+        return Verdict(0, f"these are not the numbers of the file: {why}")
 
 
 def classify(W: np.ndarray, b: np.ndarray, images: np.ndarray) -> np.ndarray:
@@ -256,7 +267,6 @@ EXERCISES = [
             "The header is raw[8 : 8 + length]; json.loads reads it.",
             "Offsets count from 8 + length. np.frombuffer(part, '<f4' or '<i8').reshape(shape).",
         ),
-        mistake=tensor_mistake,
     ),
     Exercise(
         name="ship",
@@ -264,7 +274,7 @@ EXERCISES = [
         cases=ship_cases,
         seconds=60,
         hints=(
-            "First write the function from bytes to probabilities and try it without exporting.",
+            "First write the function from bytes to probabilities, then save or export it.",
             "Bytes have to become float32 before they are divided, flat before the product.",
             "The size of the batch must be free at export: see 'Any batch size' in the lesson.",
         ),

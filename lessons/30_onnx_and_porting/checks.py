@@ -125,7 +125,7 @@ def fold_mistake(case: Case, got: np.ndarray) -> str | None:
     factor = scale / np.sqrt(variance + epsilon)
     wrong = {
         "epsilon is missing": fold_norm(W, b, scale, offset, mean, variance, 0),
-        "epsilon is added to the variance, inside of the root": fold_norm(
+        "epsilon is added to the variance, inside the root": fold_norm(
             W, b, scale, offset, mean, (np.sqrt(variance) + epsilon) ** 2, 0
         ),
         "the root is missing: divide by the standard deviation": fold_norm(
@@ -168,6 +168,7 @@ def parting_cases(rng: np.random.Generator) -> list[Case]:
         case(0, -0.5, "one number too small, in layer 0", 0.5),
         case(1, np.nan, "one NaN in layer 1"),
         case(3, np.nan, "one NaN in the last layer", 0.5),
+        case(2, 3e-4, "one number a little over the tolerance, in layer 2", 0.5),
         case(-1, 0, "rounding only", 0.5),
     ]
 
@@ -180,6 +181,9 @@ def parting_mistake(case: Case, got: np.ndarray) -> str | None:
         return "a comparison with NaN is always false: ask what agrees, not what differs"
     if case.expected == -1:
         return "differences below the tolerance are rounding"
+    layer = int(case.expected)
+    if np.abs(seen[layer] - case.args["wanted"][layer]).mean() < case.args["tolerance"]:
+        return "one number over the tolerance is enough: ask all of them, not their mean"
     return "a number that is too small differs as well: take the absolute value"
 
 
