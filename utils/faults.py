@@ -164,10 +164,16 @@ def _from_log(records: list[str], line: str) -> list[tuple[str, str]]:
 
 
 def quiet_logs() -> None:
-    """Keep what the libraries write to their logs out of the notebook; `listen` hears it anyway."""
+    """Keep what the libraries write to their logs out of the notebook.
+
+    `listen` hears it anyway, but not the parts of PyTorch that have a handler of their own.
+    """
     for name in LOGGERS:
         logging.getLogger(name).handlers = [logging.NullHandler()]
         logging.getLogger(name).propagate = False
+    for name, logger in logging.Logger.manager.loggerDict.items():
+        if name.partition(".")[0] in LOGGERS and getattr(logger, "handlers", []):
+            logger.handlers = [logging.NullHandler()]
 
 
 def _where(below: int | None) -> str:
