@@ -121,6 +121,12 @@ def runtime() -> Iterator[Path]:
     assert not alive, "a warm process outlived the tests"
 
 
+@pytest.fixture(autouse=True)
+def no_failure_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no test meet the failure of one before it, which is remembered for minutes."""
+    monkeypatch.setattr(client, "_failures", {})
+
+
 @pytest.fixture
 def start() -> Iterator[Callable[..., Kernel]]:
     """Return a function that starts a kernel of a track; close those that it started."""
@@ -681,15 +687,34 @@ def test_where_nothing_can_be_forked_a_plain_kernel_starts(
 
 @contextlib.contextmanager
 def files_left(pid: int, count: int) -> Iterator[None]:
-    """Let a process open only so many more files."""
+    """Let a warm process that waits for a request open only so many more files."""
     usual = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    taken = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+    taken = open_files_at_rest(pid)
     free = [number for number in range(len(taken) + count + 1) if number not in taken]
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[count], usual[1]))
     try:
         yield
     finally:
         resource.prlimit(pid, resource.RLIMIT_NOFILE, usual)
+
+
+def open_files_at_rest(pid: int) -> set[int]:
+    """Return the files that a process holds while it sleeps and has no one to answer.
+
+    A warm process closes a connection after its answer, and opens files to look for changes: what
+    it holds is known only if it slept from before they were counted until after.
+    """
+    process = psutil.Process(pid)
+    found: list[set[int]] = []
+
+    def counted_in_its_sleep() -> bool:
+        before = process.num_ctx_switches(), process.status()
+        found[:] = [{int(name) for name in os.listdir(f"/proc/{pid}/fd")}]
+        after = process.num_ctx_switches(), process.status()
+        return before == after and after[1] == psutil.STATUS_SLEEPING
+
+    wait_until(counted_in_its_sleep)
+    return found[0]
 
 
 def test_a_warm_process_that_can_open_no_file_waits(start: Callable[..., Kernel]) -> None:
