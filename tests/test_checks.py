@@ -115,9 +115,26 @@ def test_an_endless_answer_that_swallows_interrupts_is_stopped_too(check: Checke
 
 
 def test_a_slow_answer_leaves_no_interrupt_behind(check: Checker) -> None:
+    before = threading.enumerate()
     check("scale", lambda x, by: time.sleep(0.6) or x * by)
-    time.sleep(0.5)
-    assert not [t for t in threading.enumerate() if t.name.startswith("watch")]
+    assert threading.enumerate() == before, "nobody is left who interrupts"
+
+
+def test_an_answer_that_ends_just_after_its_limit_has_passed_it_or_not() -> None:
+    outcomes = set()
+    for late in np.linspace(-0.001, 0.005, 60):
+
+        def busy(seconds: float = 0.02 + late) -> str:
+            end = time.perf_counter() + seconds
+            while time.perf_counter() < end:
+                pass
+            return "done"
+
+        try:
+            outcomes.add(checks.limited(busy, 0.02))
+        except TimeoutError:
+            outcomes.add("too late")
+    assert outcomes <= {"done", "too late"}
 
 
 def test_the_users_own_interrupt_is_not_taken_for_a_time_limit(check: Checker) -> None:

@@ -299,14 +299,27 @@ def limited(action: Callable[[], Any], seconds: float) -> Any:
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     try:
-        return action()
+        try:
+            return action()
+        finally:
+            _end(watcher, done)
     except KeyboardInterrupt:
         if not fired.is_set():
             raise
         raise TimeoutError(f"the call passed its time limit of {seconds:g} s") from None
-    finally:
-        done.set()
-        watcher.join()
+
+
+def _end(watcher: threading.Thread, done: threading.Event) -> None:
+    """Wait until nothing interrupts any more; raise the interrupt that came meanwhile."""
+    interrupt = None
+    while not done.is_set() or watcher.is_alive():
+        try:
+            done.set()
+            watcher.join()
+        except KeyboardInterrupt as error:
+            interrupt = error
+    if interrupt:
+        raise interrupt
 
 
 def _to_plain(value: Any, track: Track) -> Any:
