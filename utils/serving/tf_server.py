@@ -512,7 +512,8 @@ def main() -> None:
     rest = ThreadingHTTPServer((HOST, flags.rest_api_port), Handler)
     rest.daemon_threads = True
     threading.Thread(target=rest.serve_forever, args=(LOOK_SECONDS,), daemon=True).start()
-    stop.wait()
+    while not stop.wait(LOOK_SECONDS):  # the system may give the signal to another thread, and
+        pass  # only this one sees what was heard, when it wakes
     # At once: threads of gRPC and of a runtime may be in the way of an orderly end.
     os._exit(0 if finish(core, rest, server) else 1)
 
