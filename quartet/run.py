@@ -148,6 +148,7 @@ def execute(
     client = NotebookClient(
         notebook,
         timeout=timeout,
+        iopub_timeout=60,  # for outputs that come late; nbclient drops them after 4 seconds
         resources={"metadata": {"path": str(folder)}},
         record_timing=False,
         coalesce_streams=True,

@@ -19,6 +19,9 @@ from utils.tracks import ROOT, TRACKS
 LESSON, TRACK, FOLDER = "03_dense_layers", "jax", "week_1"
 SOLUTION = ROOT / "solutions" / TRACK / f"{LESSON}.ipynb"
 SLOW = "deeper"  # trains a network
+PATIENT = Config()
+PATIENT.Execute.timeout = PATIENT.ExecutePreprocessor.timeout = 120  # seconds for each cell
+PATIENT.Execute.iopub_timeout = PATIENT.ExecutePreprocessor.iopub_timeout = 60
 
 pytestmark = pytest.mark.slow
 
@@ -29,17 +32,16 @@ def test_nbgrader_validates_a_solution_and_names_what_is_missing(
 ) -> None:
     path = tmp_path / SOLUTION.name
     shutil.copy(ROOT / "solutions" / track / SOLUTION.name, path)
-    assert Validator().validate(str(path)) == {}
+    assert Validator(config=PATIENT).validate(str(path)) == {}
     shutil.copy(ROOT / "exercises" / track / SOLUTION.name, path)
-    failed = Validator().validate(str(path))["failed"]
+    failed = Validator(config=PATIENT).validate(str(path))["failed"]
     assert len(failed) == len(checks.load_exercises(LESSON))
     assert "not written yet" in failed[0]["error"]
 
 
 def test_nbgrader_gives_all_some_and_no_points(tmp_path: Path) -> None:
-    config = Config()
+    config = Config(PATIENT)
     config.CourseDirectory.root = str(tmp_path)
-    config.ExecutePreprocessor.timeout = 120
     source = tmp_path / "source" / FOLDER
     source.mkdir(parents=True)
     shutil.copy(SOLUTION, source)
@@ -71,12 +73,12 @@ def test_nbgrader_validates_what_is_released(
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "handout"))  # not this copy, with its answers
     (path,) = (path for path in written if path.parent.name == TRACK)
     names = [name for name in checks.load_exercises(LESSON) if name != SLOW]
-    assert len(Validator().validate(str(path))["failed"]) >= len(names)
+    assert len(Validator(config=PATIENT).validate(str(path))["failed"]) >= len(names)
     hand_in(path, {})
-    failed = Validator().validate(str(path)).get("failed", [])
+    failed = Validator(config=PATIENT).validate(str(path)).get("failed", [])
     assert len(failed) <= 1 and all(SLOW in each["source"] for each in failed)
     hand_in(path, {"dense_forward": "def dense_forward(x, W, b):\n    return x"})
-    failed = [each["source"] for each in Validator().validate(str(path))["failed"]]
+    failed = [each["source"] for each in Validator(config=PATIENT).validate(str(path))["failed"]]
     assert any("dense_forward" in source for source in failed)
 
 

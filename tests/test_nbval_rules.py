@@ -98,14 +98,14 @@ NOTEBOOKS = {
 def done(tmp_path_factory: pytest.TempPathFactory) -> Done:
     """All notebooks above, run with the plugin by two workers."""
     folder = write(tmp_path_factory.mktemp("plugin"), NOTEBOOKS)
-    return pytest_run(folder, "--nbval-lax", "--nbval-cell-timeout", "5", *TWO_WORKERS)
+    return pytest_run(folder, "--nbval-lax", "--nbval-cell-timeout", "15", *TWO_WORKERS)
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Done:
     """The same notebooks without the plugin."""
     folder = write(tmp_path_factory.mktemp("bare"), NOTEBOOKS)
-    options = ("--nbval-lax", "--nbval-cell-timeout", "5", *TWO_WORKERS)
+    options = ("--nbval-lax", "--nbval-cell-timeout", "15", *TWO_WORKERS)
     return pytest_run(folder, *options, plugin=False)
 
 
@@ -117,7 +117,7 @@ def test_a_dead_kernel_fails_at_once_and_is_named(done: Done, bare: Done) -> Non
     assert done.outcomes("dead") == ["passed", "failure", "skipped"]
     message = "The kernel died in this cell: it crashed, was killed, or memory ran out."
     assert message in done.reason("dead", 1) and "Timeout" not in done.reason("dead", 1)
-    assert "Timeout of 5 seconds" in bare.reason("dead", 1), "nbval alone waits"
+    assert "Timeout of 15 seconds" in bare.reason("dead", 1), "nbval alone waits"
 
 
 def test_after_a_failure_the_later_cells_are_skipped_and_say_why(done: Done, bare: Done) -> None:
@@ -131,7 +131,7 @@ def test_after_a_failure_the_later_cells_are_skipped_and_say_why(done: Done, bar
 
 def test_a_cell_that_takes_too_long_fails_and_the_rest_is_skipped(done: Done) -> None:
     assert done.outcomes("slow") == ["failure", "skipped"]
-    assert "Timeout of 5 seconds exceeded" in done.reason("slow", 0)
+    assert "Timeout of 15 seconds exceeded" in done.reason("slow", 0)
 
 
 @pytest.mark.parametrize("name", ["stripped", "stripped_output", "stripped_count", "comment"])

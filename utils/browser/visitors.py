@@ -176,12 +176,12 @@ def _pick(page: Any, number: int) -> None:
 
 
 def _choose(page: Any, name: str, backend: str | None) -> None:
+    loaded = "() => document.querySelector('#answer').textContent !== 'Loading the model.'"
     page.select_option("#model", name)
-    if backend:
+    page.wait_for_function(loaded)
+    if backend and page.input_value("#backend") != backend:
         page.select_option("#backend", backend)
-    page.wait_for_function(
-        "() => document.querySelector('#answer').textContent !== 'Loading the model.'"
-    )
+        page.wait_for_function(loaded)
 
 
 def _draw(page: Any, points: list[list[float]]) -> list[float]:
