@@ -33,7 +33,10 @@ def results() -> dict:
         {"lesson": "03", "track": "jax", "mode": m, "seconds": [s, s], "peak_mib": [9]}
         for m, s in (("plain", 8.0), ("warm", 4.0), ("warm, cached", 2.0))
     ]
-    runs = [{"run": "plain", "seconds": [9.0]}, {"run": "warm, two at a time", "seconds": [3.0]}]
+    runs = [
+        {"run": name, "seconds": [s], "processor_seconds": [used * os.cpu_count()]}
+        for name, s, used in (("plain", 9.0, 4.5), ("warm, two at a time", 3.0, 2.7))
+    ]
     warming = dict.fromkeys(TRACKS, 5.0)
     epochs = {"lesson_epoch": [0.2, 0.3], "builtin_epoch": [0.4, 0.4]}
     found = {"starts": starts, "memory": memory, "lessons": lessons, "warming": warming}
@@ -56,7 +59,8 @@ def test_the_page_shows_medians_and_the_median_of_ratios(tmp_path: Path) -> None
     text = page.table(results())
     assert "| Keras | 1.00 | 0.15 | 7.5 × | 1.00 | 0.15 | 7.5 × | 8 × | 5.0 |" in text
     assert "| 03 | JAX | 8.00 | 4.00 | 2.00 | 2.0 × | 4.0 × | 9 |" in text
-    assert text.count("| warm, two at a time | 3.00 | 3.0 × |") == 2
+    assert text.count("| plain | 9.00 | 1.0 × | - | 50% |") == 2
+    assert text.count("| warm, two at a time | 3.00 | 3.0 × | 3 × | 90% |") == 1
     assert "| 05 | JAX | 250 | 400 | 0.62 | 1.1 |" in text
     assert text.count("Measured on 2026-11-21, 2 rounds.") == 5
     assert "| JAX | 20.00 | 4.00 | 5.0 × | 3 × | 9 | 9 | 1 of 2 |" in text
@@ -186,6 +190,6 @@ def test_both_graders_give_a_class_its_points(monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.mark.slow
 def test_a_killed_run_over_many_loses_none_and_grades_none_twice() -> None:
-    found = grading.thousand("03_dense_layers", "pytorch", 20)
+    found = grading.thousand("01_tensors", "pytorch", 20)
     assert 10 <= found["kept"] < 20 and found["lost"] == found["twice"] == 0
     assert 0 < found["early_mib"] <= found["late_mib"] <= found["peak_mib"]

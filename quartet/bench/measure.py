@@ -73,7 +73,7 @@ def warming(progress: Progress) -> dict[str, float]:
     found = {}
     for track in progress.track(TRACKS, description="warm processes"):
         for mode in ("warm", "warm, cached"):
-            with _told(mode):
+            with _told(MODES[mode]):
                 for status in client.running():
                     if status.track == track and mode == "warm":
                         client.stop(status.socket)
@@ -127,7 +127,7 @@ def lessons(sources: list[Path], rounds: int, progress: Progress) -> list[dict[s
     ]
     with tempfile.TemporaryDirectory() as out, Progress(disable=True) as quiet:
         for each in _in_rounds(found, "lessons", rounds, progress):
-            with _told(each["mode"]):
+            with _told(MODES[each["mode"]]):
                 ran = run_notebook(paths[each["lesson"], each["track"]], Path(out), quiet)
             if ran.outcome.error:
                 raise QuartetError(f"{ran.lesson} fails in {ran.track}: {ran.outcome.error}")
@@ -198,14 +198,20 @@ def _answered(kernel: Any, asked: str) -> float:
 def _nbval_in_rounds(
     what: str, paths: list[Any], rounds: int, progress: Progress
 ) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = [{"run": name, "seconds": []} for name in RUNS]
+    found = [{"run": name, "seconds": [], "processor_seconds": []} for name in RUNS]
     for each in _in_rounds(found, what, rounds, progress):
+        before = psutil.cpu_times()
         each["seconds"].append(_nbval(*RUNS[each["run"]], paths))
+        after = psutil.cpu_times()
+        used = after.user + after.system - before.user - before.system
+        each["processor_seconds"].append(round(used, 1))
     return found
 
 
 def _nbval(mode: str, processes: int, paths: list[Any]) -> float:
-    """Return the seconds of one run of nbval.
+    """Return the seconds of one run of nbval; several processes have one thread each for OpenMP.
+
+    `make test` has it so too: threads of PyTorch and NumPy that wait for a processor slow all down.
 
     Raises
     ------
@@ -213,8 +219,9 @@ def _nbval(mode: str, processes: int, paths: list[Any]) -> float:
     """
     command = [sys.executable, "-m", "pytest", "--nbval-lax", "-q", "-c", ROOT / "pyproject.toml"]
     command += ["-n", str(processes), "--dist", "loadfile", *paths]
+    threads = {"OMP_NUM_THREADS": "1"} if processes else {}
     begin = time.perf_counter()
-    with _told(mode):
+    with _told(MODES[mode] | threads):
         done = subprocess.run(map(str, command), cwd=ROOT, capture_output=True, text=True)
     if done.returncode:
         raise QuartetError(f"nbval fails: {done.stdout[-2000:]}{done.stderr[-2000:]}")
@@ -222,10 +229,10 @@ def _nbval(mode: str, processes: int, paths: list[Any]) -> float:
 
 
 @contextmanager
-def _told(mode: str) -> Iterator[None]:
-    """Set the environment variables of a mode while it is entered."""
-    before = {name: os.environ.get(name) for name in MODES[mode]}
-    os.environ.update(MODES[mode])
+def _told(variables: dict[str, str]) -> Iterator[None]:
+    """Set environment variables while it is entered."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
     try:
         yield
     finally:

@@ -129,10 +129,22 @@ def _steps(results: dict[str, Any]) -> str:
 
 def _runs(results: dict[str, Any], key: str, title: str, bar: str) -> str:
     first = results[key][0]["seconds"]
-    rows = [[e["run"], _seconds(e["seconds"]), _ratio(first, e["seconds"])] for e in results[key]]
-    for row in rows:
-        row.append(bar if row[0].startswith("warm") else "-")
-    return _heading(results, key, title) + _markdown(["kernels", "seconds", "sooner", "bar"], rows)
+    rows = [
+        [e["run"], _seconds(e["seconds"]), _ratio(first, e["seconds"])]
+        + [bar if e["run"].startswith("warm") else "-", _busy(results, e)]
+        for e in results[key]
+    ]
+    text = "Busy is how much of the time of all processors was used, by whatever ran: what is near "
+    text += "100 % cannot be sooner without less work. Where two run at a time, OpenMP has one "
+    text += "thread in each.\n\n"
+    head = ["kernels", "seconds", "sooner", "bar", "busy"]
+    return _heading(results, key, title) + text + _markdown(head, rows)
+
+
+def _busy(results: dict[str, Any], run: dict[str, Any]) -> str:
+    """Return the median share of the processors' time that the rounds of a run used."""
+    pairs = zip(run["processor_seconds"], run["seconds"], strict=True)
+    return f"{median(used / seconds for used, seconds in pairs) / results['cpus']:.0%}"
 
 
 def _grading(results: dict[str, Any], part: str, title: str) -> str:
