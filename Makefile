@@ -5,11 +5,11 @@ PYTHON ?= python3
 PORT ?= 8888
 SETUP = "$(PYTHON)" tools/setup_env.py $(if $(filter file,$(origin PYTHON)),,--exact)
 
-.PHONY: help lab deploy test test-fast build bench pins clean python
+.PHONY: help lab deploy test test-fast test-changed build bench pins clean python
 
 help: ## Show this list
 	@echo "Quartet: one lesson, four frameworks, the same numbers."
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' Makefile
 
 lab: python ## Open JupyterLab on START.ipynb (another port: make lab PORT=8889)
 	@$(SETUP)
@@ -20,11 +20,15 @@ deploy: python ## Add what the lessons on deployment need to .venv
 
 test: python ## Prove it all: built files, ruff, every notebook, every test
 	@$(SETUP) dev
-	@tools/run_tests.sh
+	@.venv/bin/python -m quartet.proof
 
 test-fast: python ## What a small edit needs: the same without what is slow
 	@$(SETUP) dev
-	@tools/run_tests.sh fast
+	@.venv/bin/python -m quartet.proof fast
+
+test-changed: python ## What a change can have broken since it last passed: a quick look
+	@$(SETUP) dev
+	@.venv/bin/python -m quartet.proof changed
 
 build: python ## Build notebooks/, exercises/ and solutions/ from lessons/
 	@$(SETUP) teach

@@ -5,6 +5,7 @@ They are installed into the environment's etc/ipython. After an edit, `make lab`
 
 import os
 import sys
+import warnings
 
 from quartet import compiled, lighter
 
@@ -25,6 +26,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 # JAX finds again what an earlier kernel has compiled. Off: QUARTET_JIT_CACHE=0 make lab
 for name, value in compiled.settings().items():
     os.environ.setdefault(name, value)
+warnings.filterwarnings("ignore", message=compiled.HALF_READ)  # it compiles that program, then
 
 # Where TensorFlow is installed, TensorBoard imports it to read and write its files. Its own code
 # can do that, too, and takes over where it finds a module of this name. So a PyTorch notebook does

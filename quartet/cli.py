@@ -265,14 +265,17 @@ def record(
 def bench(
     parts: Annotated[
         list[str] | None,
-        typer.Argument(help="warming, starts, memory, lessons, tiny, tree, steps; all by default."),
+        typer.Argument(help="warming, starts, memory, lessons ...; all but proof by default."),
     ] = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often to measure each.")] = 5,
+    against: Annotated[
+        str, typer.Option(metavar="COMMIT", help="For proof: what `make test` is compared with.")
+    ] = "",
 ) -> None:
     """Measure kernels, training steps, checks and grading side by side; write docs/bench/."""
     from quartet.bench import bench as measure
 
-    typer.echo(f"Written: {measure(parts or (), rounds)}")
+    typer.echo(f"Written: {measure(parts or (), rounds, against=against)}")
 
 
 @app.command()

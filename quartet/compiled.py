@@ -6,6 +6,13 @@ code runs only on a processor that has the same instructions, so the folder is k
 Off with QUARTET_JIT_CACHE=0, and where it is not known to be safe: XLA crashed while it loaded
 large programs on macOS with jaxlib 0.9 (uwplasma/vmex, pull request 142).
 
+JAX could bound the folder by itself (JAX_COMPILATION_CACHE_MAX_SIZE). But then each program that it
+adds makes it read the dates of all that are there, under a lock for which all kernels wait: with
+3,000 programs, as the course has, that took four times as long as not to keep anything (jax 0.10.2,
+`jax/_src/lru_cache.py`). So it is bounded here, once a day. Without that lock a kernel may meet a
+program that another has not yet written to its end: JAX warns, and compiles it; the warning is
+switched off in config/ipython_kernel_config.py.
+
 PyTorch's inductor keeps its own cache in the folder for temporary files without being asked.
 TensorFlow and Keras have nothing of the kind for a processor that would be safe across versions.
 """
@@ -20,8 +27,11 @@ import time
 from importlib.metadata import version
 from pathlib import Path
 
-MAX_BYTES = 200_000_000  # a lesson takes 2 MB; JAX itself deletes what was used least recently
+MAX_BYTES = 200_000_000  # a lesson takes 2 MB
 DAYS = 30  # after which the folder of another version or processor goes
+SECONDS_OF_DAY = 86400
+STAMP = ".bounded"  # its time says when the folder was last looked at
+HALF_READ = "Error reading persistent compilation cache entry"  # how the warning begins
 
 
 def settings() -> dict[str, str]:
@@ -34,7 +44,6 @@ def settings() -> dict[str, str]:
         return {}
     return {
         "JAX_COMPILATION_CACHE_DIR": str(folder),
-        "JAX_COMPILATION_CACHE_MAX_SIZE": str(MAX_BYTES),
         "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
     }
@@ -56,6 +65,7 @@ def make_folder() -> Path:
     if about.st_uid != os.getuid() or about.st_mode & 0o022 or not os.access(folder, os.W_OK):
         raise PermissionError(f"{folder} is not this user's alone")
     os.utime(folder)
+    _bound_daily(folder)
     return folder
 
 
@@ -70,5 +80,20 @@ def key() -> str:
 def _remove_old(parent: Path) -> None:
     """Remove the folders of other versions and processors that were not used for long."""
     for folder in parent.iterdir():
-        if time.time() - folder.stat().st_mtime > DAYS * 86400:
+        if time.time() - folder.stat().st_mtime > DAYS * SECONDS_OF_DAY:
             shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bound_daily(folder: Path) -> None:
+    """Remove what was compiled first from a folder that has become too large."""
+    stamp = folder / STAMP
+    if stamp.exists() and time.time() - stamp.stat().st_mtime < SECONDS_OF_DAY:
+        return
+    stamp.touch()
+    kept = 0
+    with os.scandir(folder) as entries:
+        newest = sorted(entries, key=lambda entry: entry.stat().st_mtime, reverse=True)
+    for entry in newest:
+        kept += entry.stat().st_size
+        if kept > MAX_BYTES:
+            Path(entry).unlink(missing_ok=True)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -14,18 +11,17 @@ import nbformat
 from filelock import FileLock
 from nbformat import NotebookNode
 
-from quartet import QuartetError
+from quartet import QuartetError, fingerprint
 from quartet.build import write
-from utils.tracks import ROOT
 
 PACKAGES = ("keras", "torch", "tensorflow", "jax", "jaxlib", "flax", "optax", "numpy", "ipykernel")
-SETTINGS = ("KERAS_BACKEND", "JAX_PLATFORMS", "CUDA_VISIBLE_DEVICES")
-UTILS = ("*.py", "*/*.py", "browser/*.json", "browser/page/**/*.*")  # never what npm installs
 CELL_TIMEOUT = 300
 
 
 def executed(path: Path) -> NotebookNode:
     """Return a built notebook as it is when executed; run it only if that was not done before.
+
+    Its prose is that of now, whenever its code was run.
 
     Parameters
     ----------
@@ -38,8 +34,8 @@ def executed(path: Path) -> NotebookNode:
     with lock(path):
         kept = place(path)
         if kept.is_file():
-            return nbformat.read(kept, as_version=4)
-        return _execute(path)
+            return _with_outputs(path, nbformat.read(kept, as_version=4))
+        return _with_outputs(path, _execute(path))
 
 
 def store(path: Path, notebook: NotebookNode) -> None:
@@ -51,7 +47,7 @@ def store(path: Path, notebook: NotebookNode) -> None:
 
 
 def versions() -> dict[str, str]:
-    """Return package -> version of what the outputs depend on, as far as it is installed."""
+    """Return package -> version of those that a benchmark names, as far as it is installed."""
     found = {}
     for package in PACKAGES:
         try:
@@ -74,11 +70,20 @@ def lock(path: Path) -> Iterator[None]:
 def place(path: Path) -> Path:
     """Return where the executed form of a notebook is kept while nothing that it uses changes."""
     kind, track = path.resolve().parts[-3:-1]
-    return _folder(path) / f"{kind}-{track}-{path.stem}.{_digest(path)[:16]}.ipynb"
+    return _folder(path) / f"{kind}-{track}-{path.stem}.{digest(path)[:16]}.ipynb"
 
 
 def _folder(path: Path) -> Path:
     return path.resolve().parents[2] / ".quartet" / "executed"
+
+
+def _with_outputs(path: Path, ran: NotebookNode) -> NotebookNode:
+    """Return the notebook as it is there now, with the outputs of an earlier run of its code."""
+    notebook = nbformat.read(path, as_version=4)
+    code, done = ([c for c in nb.cells if c.cell_type == "code"] for nb in (notebook, ran))
+    for cell, old in zip(code, done, strict=True):
+        cell.outputs, cell.execution_count = old.outputs, old.execution_count
+    return notebook
 
 
 def _execute(path: Path) -> NotebookNode:
@@ -92,16 +97,14 @@ def _execute(path: Path) -> NotebookNode:
     return notebook
 
 
-def _digest(path: Path) -> str:
-    """Return a fingerprint of all that the outputs of a notebook depend on."""
+def digest(path: Path) -> str:
+    """Return the fingerprint of all that the outputs of a notebook depend on: not of its prose."""
     root = path.resolve().parents[2]
     lesson = root / "lessons" / path.stem
-    files = [path, lesson / "checks.py", lesson / "recorded.json", root / "data" / "index.toml"]
-    for pattern in UTILS:
-        files += sorted((ROOT / "utils").glob(pattern))
-    digest = hashlib.sha256()
-    for file in files:
-        digest.update(file.read_bytes() if file.is_file() else b"-")
-    settings = [os.environ.get(name, "") for name in SETTINGS]
-    digest.update(repr((platform.python_version(), versions(), settings)).encode())
-    return digest.hexdigest()
+    checks, cells = lesson / "checks.py", fingerprint.code(path)
+    texts = [fingerprint.source(cell) for cell in cells]
+    texts += [checks.read_text(encoding="utf-8")] if checks.is_file() else []
+    files = [checks, lesson / "recorded.json", root / "data" / "index.toml"]
+    files += fingerprint.imported(texts)
+    about = (fingerprint.about_code(cells), fingerprint.environment())
+    return fingerprint.of(files, *about, root=root)

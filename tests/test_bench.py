@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,7 @@ import pytest
 from rich.progress import Progress
 
 from quartet import QuartetError
-from quartet.bench import PARTS, about, bench, checking, grading, measure, merged, page
+from quartet.bench import PARTS, about, bench, checking, grading, measure, merged, page, proof
 from quartet.bench.steps import epochs
 from quartet.build import build
 from quartet.run import find_notebooks
@@ -52,6 +54,14 @@ def results() -> dict:
     ]
     counts = {"submissions": 1000, "kept": 501, "lost": 0, "twice": 0}
     found["many"] = counts | {"seconds": 300.2, "peak_mib": 900, "early_mib": 80, "late_mib": 90}
+    proofs = [("1234567", 60.0), ("89abcde", 20.0), ("89abcde, one worker", 39.0)]
+    found["proof"] = {
+        "runs": [
+            {"run": n, "seconds": [s, s], "processor_seconds": [2 * s, 2 * s], "peak_mib": [9, 8]}
+            for n, s in proofs
+        ],
+        "plan": [{"workers": 4, "gib": 14, "processor_seconds": 11}],
+    }
     return about() | found | {"measured": dict.fromkeys(found, "2026-11-21")}
 
 
@@ -62,7 +72,8 @@ def test_the_page_shows_medians_and_the_median_of_ratios(tmp_path: Path) -> None
     assert text.count("| plain | 9.00 | 1.0 × | - | 50% |") == 2
     assert text.count("| warm, two at a time | 3.00 | 3.0 × | 3 × | 90% |") == 1
     assert "| 05 | JAX | 250 | 400 | 0.62 | 1.1 |" in text
-    assert text.count("Measured on 2026-11-21, 2 rounds.") == 5
+    assert text.count("Measured on 2026-11-21, 2 rounds.") == 6
+    assert "| `89abcde` | 20 | 3.0 × | 40 | 3.0 × | 9 |" in text and "| 4 | 14 | 11 |" in text
     assert "| JAX | 20.00 | 4.00 | 5.0 × | 3 × | 9 | 9 | 1 of 2 |" in text
     assert "killed when 501 results were there, and started again: 0 lost, 0 graded twice" in text
     assert "| JAX | 3 | 0.100 | 0.300 | 03 `slow` | 1 |" in text
@@ -85,6 +96,8 @@ def test_what_is_not_measured_again_stays(tmp_path: Path) -> None:
     assert found["measured"]["tiny"] >= found["measured"]["tree"] == "2026-11-21"
     with pytest.raises(QuartetError, match="no part 'size'. Choose among warming"):
         bench(["size"], root=tmp_path)
+    with pytest.raises(QuartetError, match="against an earlier commit: say --against COMMIT"):
+        bench(["proof"], root=tmp_path)
 
 
 def test_a_part_that_fails_leaves_what_was_measured(
@@ -177,6 +190,24 @@ def test_each_check_of_a_solution_is_timed(course: Path) -> None:
     assert [(each["track"], each["exercise"]) for each in found] == [
         ("jax", "double"), ("jax", "halve"),
     ]  # fmt: skip
+
+
+def test_what_more_workers_need_is_counted_unit_by_unit() -> None:
+    costs = {f"tests/test_{n}.py::test": float(n) for n in (4, 1, 2, 3)}
+    costs["tests/test_4.py::test_more"] = 2.0
+    found = {each["workers"]: each for each in proof.plan(costs, [])}
+    assert [found[n]["processor_seconds"] for n in (1, 2, 4)] == [12, 6, 6]
+    assert found[2]["gib"] == 8 and found[8]["processor_seconds"] == 6
+
+
+def test_all_that_a_command_leaves_behind_is_measured(tmp_path: Path) -> None:
+    busy = "import time\nwhile time.process_time() < 0.3: pass"
+    behind = f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {busy!r}])"
+    command = [sys.executable, "-m", "quartet.bench.measured", tmp_path, sys.executable, "-c"]
+    done = subprocess.run([*command, behind], capture_output=True, text=True)
+    found = json.loads(done.stdout)
+    assert done.returncode == 0 and found["processor_seconds"] >= 0.3
+    assert subprocess.run([*command, "raise SystemExit(3)"], capture_output=True).returncode == 3
 
 
 @pytest.mark.slow

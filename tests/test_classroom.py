@@ -21,7 +21,7 @@ import nbformat
 import pytest
 from distributed import Client
 
-from quartet import QuartetError
+from quartet import QuartetError, fingerprint
 from quartet.grading import classroom, intake, report, settings, store, worker
 
 LESSON, TRACK = "03_dense_layers", "jax"
@@ -327,6 +327,35 @@ def test_a_class_is_graded_marked_by_hand_and_graded_again(
     assert classroom.regrade(out) == [] and points(out) == EXPECTED | {"bob": 7.5}
     with pytest.raises(QuartetError, match="holds no submission of 'mallory'"):
         classroom.mark(out, "mallory", "03", TRACK, "dense_forward", 1, "")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_graded_again"),
+    [
+        (f"lessons/{LESSON}/checks.py", True),
+        ("utils/checks.py", True),
+        ("utils/wire.py", True),
+        ("quartet/grading/judge.py", True),
+        ("packages/numpy-9.9.dist-info", True),
+        (f"lessons/{LESSON}/lesson.md", False),
+        ("utils/parity.py", False),
+        ("quartet/grading/report.py", False),
+    ],
+)
+def test_what_makes_a_second_grading_grade_again(
+    name: str, is_graded_again: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in (f"lessons/{LESSON}", "utils", "quartet/grading"):
+        without = shutil.ignore_patterns("node_modules", "__pycache__")
+        shutil.copytree(classroom.ROOT / folder, tmp_path / folder, ignore=without)
+    (tmp_path / "packages").mkdir()
+    monkeypatch.setattr(fingerprint.sysconfig, "get_path", lambda _: str(tmp_path / "packages"))
+    for module in (classroom, fingerprint):
+        monkeypatch.setattr(module, "ROOT", tmp_path)
+    before = classroom.checks_version(LESSON)
+    with (tmp_path / name).open("a") as file:
+        file.write("\n")
+    assert (classroom.checks_version(LESSON) != before) == is_graded_again
 
 
 @LINUX

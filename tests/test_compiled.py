@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 from quartet import compiled
+from quartet.run import execute
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the cache is on on Linux only")
 
@@ -45,28 +46,37 @@ def test_a_second_process_compiles_nothing_and_gets_the_same_number() -> None:
     assert (first, none) == (second, 0) and hits > 0
 
 
-COMPILE = """
-import jax, jax.numpy as jnp
-for rows in range(2, 8):
-    jax.jit(lambda x: jnp.tanh(x @ x.T).sum())(jnp.ones((rows, 4)))
-"""
+def test_what_was_compiled_first_makes_room_once_a_day(home: Path, monkeypatch) -> None:
+    folder = compiled.make_folder()
+    for age, name in enumerate(("newest", "middle", "oldest")):
+        (folder / name).write_bytes(bytes(100))
+        os.utime(folder / name, (1e9 - age, 1e9 - age))
+    monkeypatch.setattr(compiled, "MAX_BYTES", 250)
+    compiled.make_folder()
+    assert (folder / "oldest").exists(), "it was looked at today"
+    os.utime(folder / compiled.STAMP, (1e9, 1e9))
+    compiled.make_folder()
+    left = {path.name for path in folder.iterdir()}
+    assert left == {"newest", "middle", compiled.STAMP}
 
 
-def test_what_was_used_least_recently_makes_room(home: Path, monkeypatch) -> None:
-    def size_kept() -> int:
-        command = [sys.executable, "-c", COMPILE]
-        subprocess.run(command, env=os.environ | compiled.settings(), check=True)
-        return sum(path.stat().st_size for path in home.rglob("*-cache"))
-
-    whole = size_kept()
-    shutil.rmtree(home)
-    monkeypatch.setattr(compiled, "MAX_BYTES", whole // 2)
-    assert 0 < size_kept() <= whole // 2
+def test_a_program_that_is_half_written_is_compiled_without_a_word(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("QUARTET_WARM", "0")
+    notebook = new_notebook(cells=[new_code_cell(COUNT)])
+    assert execute(notebook, tmp_path).error == ""
+    number = notebook.cells[0].outputs[0].text.split()[0]
+    programs = list(home.rglob("*-cache"))
+    for path in programs:
+        path.write_bytes(path.read_bytes()[:-20])
+    assert programs and execute(notebook, tmp_path).error == ""
+    assert [output.text.split() for output in notebook.cells[0].outputs] == [[number, "0"]]
 
 
 def test_the_switch(monkeypatch: pytest.MonkeyPatch, home: Path) -> None:
     assert compiled.settings()["JAX_COMPILATION_CACHE_DIR"] == str(home / compiled.key())
-    assert int(compiled.settings()["JAX_COMPILATION_CACHE_MAX_SIZE"]) == compiled.MAX_BYTES
+    assert "JAX_COMPILATION_CACHE_MAX_SIZE" not in compiled.settings(), "see compiled.py"
     monkeypatch.setenv("QUARTET_JIT_CACHE", "0")
     assert compiled.settings() == {}
 

@@ -28,6 +28,7 @@ from nbformat import NotebookNode
 from quartet import QuartetError
 from quartet.grading import child, judge, sandbox, session, submission, worker
 from utils import checks, wire
+from utils.limits import longest
 from utils.tracks import TRACKS
 
 LESSON, TRACK = "03_dense_layers", "jax"
@@ -274,6 +275,7 @@ def test_cells_that_fail_say_where(monkeypatch: pytest.MonkeyPatch) -> None:
     assert mine.call("h", {"x": 0}, 5)["problem"].count("line 2 of h: `return h(x)`") == 3
     assert mine.run("def f(:", 5).startswith("SyntaxError")
     assert mine.run("while True: pass", 0.5) == "the cell passed its time limit of 0.5 s"
+    assert mine.run("raise KeyboardInterrupt", 5).startswith("KeyboardInterrupt")
     assert mine.run("x", 5) == ""
 
 
@@ -303,6 +305,27 @@ def test_no_number_of_cells_outlasts_the_limit_of_a_submission(
         asked = mine.ask(ANY, checks.Case({}))
         assert asked.problem == "the submission passed its time limit of 1800 s"
     assert now[-1] - now[0] == session.SUBMISSION_SECONDS and len(starts) == 1
+
+
+def test_the_first_call_in_each_process_has_time_to_compile(tmp_path: Path) -> None:
+    asked = []
+
+    class Compiling:
+        def ask(self, question: dict, seconds: float) -> dict:
+            if question["do"] == "call":
+                asked.append((question["seconds"], seconds))
+                if len(asked) == 3:
+                    raise session.Gone("it passed its time limit and did not stop")
+            return {"value": np.ones(2)}
+
+        def kill(self) -> None: ...
+
+    mine = session.Session(a_submission(0), tmp_path, lambda *of: Compiling())
+    for _ in range(4):
+        mine.ask(ANY, checks.Case({}))
+    first, later = (ANY.limit(first) for first in (True, False))
+    assert first == later + checks.COMPILE_SECONDS
+    assert asked == [(limit, longest(limit)) for limit in (first, later, later, first)]
 
 
 @pytest.mark.parametrize("kills", [1, 9])
@@ -382,8 +405,9 @@ def learned_by_heart() -> str:
 HOSTILE = {
     "an endless loop": ("while True: pass", "time limit"),
     "a loop that hears nothing": (
-        "while True:\n    try:\n        while True: pass\n    except BaseException: pass",
-        "time limit",
+        "while True:\n    try:\n        x = 1  # else an interrupt at the loop's end escapes\n"
+        "        while True: x\n    except BaseException: pass",
+        "its process ended: it passed its time limit and did not stop",
     ),
     "a fork bomb": (
         "import os\nwhile True:\n    try: os.fork()\n    except OSError: pass",
@@ -417,7 +441,10 @@ HOSTILE = {
     ),
     "a kill of all": ("import os\nos.kill(-1, 9)", "No such process"),
     "a kill of itself": ("import os\nos.kill(os.getpid(), 9)", "its process ended: it was killed"),
-    "a stop": ("import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)", "time limit"),
+    "a stop": (
+        "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)",
+        "time limit, 48 s by the clock",
+    ),
     "a thread left behind": (
         "import threading, time\n"
         "threading.Thread(target=time.sleep, args=(999,)).start()\nraise ValueError('started')",

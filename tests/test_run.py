@@ -11,7 +11,7 @@ import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 from typer.testing import CliRunner
 
-from quartet import QuartetError, run
+from quartet import QuartetError, fingerprint, run
 from quartet import executed as cache
 from quartet.build import build, check
 from quartet.cli import app
@@ -21,7 +21,7 @@ from utils.tracks import TRACKS
 
 Edit = Callable[[str, str, str], Path]
 
-RECORD = "from utils import parity\n\nparity.record(loss=[1 / 3, 2], name='x')"
+RECORD = "from utils import parity\n\nparity.record(elsewhere=1e-6, loss=[1 / 3, 2], name='x')"
 
 
 @pytest.fixture
@@ -236,22 +236,59 @@ def test_executed_runs_a_notebook_once(built: Path, monkeypatch) -> None:
     assert executed(path) == first
 
 
-def test_executed_runs_again_when_something_it_depends_on_changed(built: Path, monkeypatch) -> None:
+def test_executed_has_the_prose_of_now(built: Path, edit: Edit, monkeypatch) -> None:
+    path = built / "notebooks/jax/01_tiny.ipynb"
+    executed(path)
+    monkeypatch.setattr(cache, "_execute", lambda path: pytest.fail("it ran again"))
+    edit("lesson.md", "One sum, four ways.", "Four sums.")
+    edit("lesson.md", "It is two.", "It is two.\n\n## So\n\nOne more heading.")
+    edit("lesson.md", "Addition, step by step.", "")
+    build(root=built)
+    found = executed(path)
+    there = nbformat.read(path, as_version=4)
+    assert [cell.source for cell in found.cells] == [cell.source for cell in there.cells]
+    (last,) = [cell for cell in found.cells if cell.source == "print(total + SEED)"]
+    assert last.outputs[0].text == "2\n" and last.execution_count == 3
+
+
+def test_executed_runs_again_when_something_it_depends_on_changed(
+    built: Path, edit: Edit, monkeypatch
+) -> None:
     path = built / "notebooks/jax/01_tiny.ipynb"
     places = {cache.place(path)}
-    for changed in (path, built / "lessons/01_tiny/checks.py"):
-        changed.write_text(changed.read_text() + "\n")
+    for old, new in (("1 + 1  # jax", "2  # jax"), (":tags: [jax]", ":tags: [jax, compare]")):
+        edit("lesson.md", old, new)
+        build(root=built)
         places.add(cache.place(path))
+    checks = built / "lessons/01_tiny/checks.py"
+    checks.write_text(checks.read_text() + "\n")
+    places.add(cache.place(path))
     (built / "lessons/01_tiny/recorded.json").write_text("{}")
     places.add(cache.place(path))
     (built / "data").mkdir()
     (built / "data/index.toml").write_text("")
     places.add(cache.place(path))
-    monkeypatch.setenv("KERAS_BACKEND", "torch")
-    places.add(cache.place(path))
-    monkeypatch.setattr(cache, "versions", lambda: {"jax": "0"})
+    monkeypatch.setattr(fingerprint, "environment", lambda: "of another machine")
     places.add(cache.place(path))
     assert len(places) == 7
+
+
+def test_executed_runs_again_when_a_module_of_ours_that_it_uses_changed(
+    built: Path, edit: Edit, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr(fingerprint, "ROOT", tmp_path / "copy")
+    (tmp_path / "copy/utils").mkdir(parents=True)
+    for name in ("__init__", "data", "code", "checks"):
+        (tmp_path / f"copy/utils/{name}.py").write_text("")
+    edit("lesson.md", "total = 1 + 1  # jax", "from utils import data")
+    edit("checks.py", "from types", "import utils.checks\nfrom types")
+    build(root=built)
+    path = built / "notebooks/jax/01_tiny.ipynb"
+    places = [cache.place(path)]
+    for name in ("data", "checks", "code"):
+        (tmp_path / f"copy/utils/{name}.py").write_text("x = 1")
+        places.append(cache.place(path))
+    assert len(set(places)) == 3 and places[2] == places[3]
 
 
 def test_only_the_newest_execution_is_kept(built: Path) -> None:
@@ -259,7 +296,7 @@ def test_only_the_newest_execution_is_kept(built: Path) -> None:
     notebook = nbformat.read(path, as_version=4)
     for _ in range(2):
         cache.store(path, notebook)
-        path.write_text(path.read_text() + "\n")
+        (built / "lessons/01_tiny/recorded.json").write_text("{}")
     assert len(list((built / ".quartet/executed").glob("*.ipynb"))) == 1
 
 

@@ -16,7 +16,7 @@ import time
 import tomllib
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
@@ -421,57 +421,7 @@ def test_clean_keeps_what_learners_wrote(project: Path) -> None:
     assert not (project / "quartet" / "__pycache__").exists()
 
 
-@pytest.fixture
-def stages(project: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs the test script with stand-ins for its commands."""
-    bin_ = project / ".venv" / "bin"
-    bin_.mkdir(parents=True)
-    shutil.copy(ROOT / "tools" / "run_tests.sh", project / "tools")
-
-    def stages(failing: str = "nothing", *args: str) -> subprocess.CompletedProcess[str]:
-        for name in ("quartet", "ruff", "python"):
-            script = f'#!/bin/sh\necho "{name} $@"\ncase "{name} $@" in *"{failing}"*) exit 1; esac'
-            (bin_ / name).write_text(script)
-            (bin_ / name).chmod(0o755)
-        return run("bash", project / "tools" / "run_tests.sh", *args)
-
-    return stages
-
-
-ALL_STAGES = ["built files", "ruff", "format", "notebooks", "tests"]
-
-
-def test_all_stages_run_and_pytest_has_the_last_word(stages: Callable) -> None:
-    done = stages()
-    assert done.returncode == 0
-    assert re.findall("^== (.*)$", done.stdout, re.M) == ALL_STAGES
-    summary, notebooks, tests = done.stdout.splitlines()[-3:]
-    assert summary == "All stages passed."
-    assert "notebooks solutions" in notebooks and tests.endswith("tests")
-
-
-@pytest.mark.parametrize(
-    ("failing", "stage"),
-    [("build --check", "built files"), ("--nbval-lax", "notebooks"), ("-n 2 tests", "tests")],
-)
-def test_a_failing_stage_fails_the_run_and_stops_no_other(
-    stages: Callable, failing: str, stage: str
-) -> None:
-    done = stages(failing)
-    assert done.returncode != 0
-    assert re.findall("^== (.*)$", done.stdout, re.M) == ALL_STAGES
-    assert done.stdout.splitlines()[-3] == f"Failed: {stage}."
-
-
-def test_fast_leaves_the_notebooks_out(stages: Callable) -> None:
-    done = stages("nothing", "fast")
-    assert re.findall("^== (.*)$", done.stdout, re.M) == ["built files", "ruff", "format", "tests"]
-    assert "-m not slow tests" in done.stdout
-
-
-@pytest.mark.parametrize(
-    "name", [".ci/run", "tools/run_tests.sh", "tools/pins.sh", "tools/converter_env.sh"]
-)
+@pytest.mark.parametrize("name", [".ci/run", "tools/pins.sh", "tools/converter_env.sh"])
 def test_scripts_can_be_read_and_run(name: str) -> None:
     assert run("bash", "-n", ROOT / name).stderr == ""
     assert os.access(ROOT / name, os.X_OK)

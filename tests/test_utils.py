@@ -114,6 +114,42 @@ def test_what_is_not_finite_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> 
         record(monkeypatch, loss=[1.0, float("nan")])
 
 
+@pytest.mark.parametrize(
+    ("said", "value", "bound"),
+    [
+        ({"tolerance": 1e-5}, 0.5, 1e-5),
+        ({"tolerance": 1e-5, "elsewhere": 1e-3}, 0.5, 1e-3),
+        ({"tolerance": 1e-5, "elsewhere": None}, 0.5, None),
+        ({"tolerance": None, "elsewhere": 1e-6}, [1, 0.5], 1e-6),
+        ({"elsewhere": 0}, 0.5, 0),
+        ({"tolerance": None}, 3, 0.0),
+        ({"tolerance": None}, "text", 0.0),
+        ({}, [[1, 2], [3, 4]], 0.0),
+        ({}, np.array([True, False]), 0.0),
+    ],
+)
+def test_each_record_says_how_far_another_processor_may_be(
+    monkeypatch: pytest.MonkeyPatch, said: dict, value: object, bound: float | None
+) -> None:
+    bundle = record(monkeypatch, **said, result=value)
+    notebook = new_notebook(
+        cells=[new_code_cell(outputs=[new_output("display_data", data=bundle)])]
+    )
+    assert parity.read_elsewhere(notebook) == {"result": bound}
+
+
+@pytest.mark.parametrize("said", [{}, {"tolerance": 0}, {"tolerance": None}])
+@pytest.mark.parametrize(
+    "value", [0.5, 2.0, [[1, 2], [3, 0.5]], np.float32(1), np.ones((30, 40)), np.arange(300)]
+)
+def test_a_fraction_is_recorded_only_with_a_bound(
+    monkeypatch: pytest.MonkeyPatch, said: dict, value: object
+) -> None:
+    with pytest.raises(ValueError, match=r"result holds fractions.*elsewhere=1e-6"):
+        record(monkeypatch, **said, result=value)
+    assert not parity._recorded
+
+
 def test_compare_needs_a_recorded_curve(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(parity, "_recorded", {})
     with pytest.raises(KeyError, match="Nothing recorded as 'loss' yet"):

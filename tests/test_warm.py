@@ -29,7 +29,7 @@ from jupyter_client.provisioning import KernelProvisionerFactory
 from nbformat.v4 import new_code_cell, new_notebook, writes
 from typer.testing import CliRunner
 
-from quartet import run
+from quartet import fingerprint, run
 from quartet.cli import app
 from quartet.warm import client, places, provisioner, server
 from quartet.warm.client import ForkedProcess
@@ -869,9 +869,23 @@ def test_the_folder_tells_the_track(folder: str | None, track: str | None) -> No
 
 
 def test_a_new_package_makes_a_warm_process_out_of_date(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr(places.sysconfig, "get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr(fingerprint.sysconfig, "get_path", lambda name: str(tmp_path))
     before = places.fingerprint()
     (tmp_path / "numpy-9.9.dist-info").mkdir()
+    assert places.fingerprint() != before
+
+
+def test_an_edit_makes_a_warm_process_out_of_date_and_a_date_does_not(
+    tmp_path, monkeypatch
+) -> None:
+    (tmp_path / "utils").mkdir()
+    helper = tmp_path / "utils" / "helper.py"
+    helper.write_text("x = 1")
+    monkeypatch.setattr(places, "ROOT", tmp_path)
+    before = places.fingerprint()
+    os.utime(helper, (0, 0))
+    assert places.fingerprint() == before
+    helper.write_text("x = 2")
     assert places.fingerprint() != before
 
 

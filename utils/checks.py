@@ -7,12 +7,10 @@ judging (`judge`) are separate steps: only arrays pass from the one to the other
 
 from __future__ import annotations
 
-import _thread
 import html
 import importlib.util
 import os
 import sys
-import threading
 import traceback
 from collections import Counter
 from collections.abc import Callable
@@ -23,11 +21,15 @@ from typing import Any
 import numpy as np
 
 from utils import wire
+from utils.limits import limited
 from utils.tables import table
 from utils.tracks import ROOT, TRACKS, Track
 
 MIME = "application/vnd.quartet.check+json"
 SELF_CHECK_SEED = 0
+# What the first call may use beyond the exercise's limit, since a framework compiles then: five
+# times what the dearest official solution of a small limit took for it, on two slow cores.
+COMPILE_SECONDS = 10
 # What comparing a result may raise that is not of the kind that was asked for.
 WRONG_KIND = (ArithmeticError, AttributeError, LookupError, TypeError, ValueError)
 CASES = "cases.bin"  # in a lesson's folder, instead of checks.py: see quartet/grading/release.py
@@ -64,8 +66,8 @@ class Exercise:
     """A task stated once for all tracks.
 
     `cases` makes the cases from a random generator. `hints` is a ladder: one more step of it is
-    shown after each failed attempt. `seconds` limits each call. `mistake` may look at a case and a
-    wrong result of the right kind and name the likely reason.
+    shown after each failed attempt. `seconds` limits each call, as `limit` says. `mistake` may look
+    at a case and a wrong result of the right kind and name the likely reason.
     """
 
     name: str
@@ -75,6 +77,10 @@ class Exercise:
     seconds: float = 5
     tolerance: float = 1e-5
     mistake: Callable[[Case, np.ndarray], str | None] = lambda case, got: None
+
+    def limit(self, first: bool) -> float:
+        """Return the time limit of a call: with COMPILE_SECONDS for the first one in a process."""
+        return self.seconds + COMPILE_SECONDS if first else self.seconds
 
 
 @dataclass(frozen=True)
@@ -142,10 +148,11 @@ class Checker:
         if name not in self.exercises:
             known = ", ".join(self.exercises)
             raise ValueError(f"Lesson {self.lesson} has no exercise {name!r}. It has: {known}.")
-        exercise = self.exercises[name]
+        exercise, asked = self.exercises[name], []
 
         def ask(case: Case) -> Answer:
-            return call(function, case, self.track, exercise.seconds)
+            asked.append(case)
+            return call(function, case, self.track, exercise.limit(first=len(asked) == 1))
 
         result = run(exercise, ask, SELF_CHECK_SEED, self._next_hint(exercise))
         if result.hint:
@@ -260,16 +267,23 @@ def run(exercise: Exercise, ask: Callable[[Case], Answer], seed: int, hint: str 
     )
 
 
-def call(function: Callable, case: Case, track: Track, seconds: float) -> Answer:
+def call(
+    function: Callable,
+    case: Case,
+    track: Track,
+    seconds: float,
+    deaf: Callable[[], None] = lambda: None,
+) -> Answer:
     """Call a learner's function with native tensors; return its result as NumPy arrays.
 
-    Never raises what the function raises: a problem comes back as text.
+    Never raises what the function raises: a problem comes back as text. `seconds` and `deaf` are
+    those of `limits.limited`.
     """
     if not callable(function):
         return Answer(problem=f"this is not a function but {type(function).__name__}")
     args = [track.to_native(a) if isinstance(a, np.ndarray) else a for a in case.args.values()]
     try:
-        return Answer(value=limited(lambda: _to_plain(function(*args), track), seconds))
+        return Answer(value=limited(lambda: _to_plain(function(*args), track), seconds, deaf))
     except NotImplementedError:
         return Answer(
             problem="it is not written yet: replace the stub by your code", unwritten=True
@@ -278,48 +292,6 @@ def call(function: Callable, case: Case, track: Track, seconds: float) -> Answer
         return Answer(problem=str(error))
     except (Exception, SystemExit) as error:
         return Answer(problem=_describe(error, function))
-
-
-def limited(action: Callable[[], Any], seconds: float) -> Any:
-    """Return action(), or raise TimeoutError once it has run for `seconds`.
-
-    A watcher interrupts the main thread, again and again if the code swallows the interrupt; a
-    single long call into compiled code is interrupted when it returns. Elsewhere than in the main
-    thread there is no limit.
-    """
-    if threading.current_thread() is not threading.main_thread():
-        return action()
-    done, fired = threading.Event(), threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.2 if fired.is_set() else seconds):
-            fired.set()
-            _thread.interrupt_main()
-
-    watcher = threading.Thread(target=watch, daemon=True)
-    watcher.start()
-    try:
-        try:
-            return action()
-        finally:
-            _end(watcher, done)
-    except KeyboardInterrupt:
-        if not fired.is_set():
-            raise
-        raise TimeoutError(f"the call passed its time limit of {seconds:g} s") from None
-
-
-def _end(watcher: threading.Thread, done: threading.Event) -> None:
-    """Wait until nothing interrupts any more; raise the interrupt that came meanwhile."""
-    interrupt = None
-    while not done.is_set() or watcher.is_alive():
-        try:
-            done.set()
-            watcher.join()
-        except KeyboardInterrupt as error:
-            interrupt = error
-    if interrupt:
-        raise interrupt
 
 
 def _to_plain(value: Any, track: Track) -> Any:

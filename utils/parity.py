@@ -88,25 +88,35 @@ def sketch(array: np.ndarray) -> list[float]:
     return [float(rng.standard_normal(flat.size) @ flat) for _ in range(SKETCH_SIZE)]
 
 
-def record(tolerance: float | None = 0.0, **named: Any) -> None:
+def record(
+    tolerance: float | None = 0.0, elsewhere: float | str | None = "as tolerance", **named: Any
+) -> None:
     """Keep named results, and show them as an output that carries them as JSON.
 
     Parameters
     ----------
     tolerance : how far the tracks may differ in these results (`difference` says how it is
         measured); None where they may differ at will.
+    elsewhere : how far a track may differ from its own numbers in git when another processor runs
+        it; None where they are not compared; 0 where they are equal on every processor. Without
+        it the tolerance counts; where that is None or 0, texts and whole numbers must be equal,
+        and fractions are refused, since each processor rounds them in its own way.
     named : numbers, texts, lists of numbers (a curve: kept whole) and arrays (a tensor on the CPU,
         outside of any gradient, counts as one). An array of more than 256 elements is recorded as
         its shape and its `sketch`.
 
     Raises
     ------
-    ValueError if a number is not finite.
+    ValueError if a number is not finite, or if nothing says how far a fraction may move.
     """
     values = {name: _plain(name, value) for name, value in named.items()}
+    bound = (tolerance or 0.0) if elsewhere == "as tolerance" else elsewhere
+    if elsewhere == "as tolerance" and not tolerance:
+        _refuse_fractions(values)
     _recorded.update(values)
     text = "recorded: " + ", ".join(f"{name} {_size(value)}" for name, value in values.items())
-    payload = {name: {"value": v, "tolerance": tolerance} for name, v in values.items()}
+    rules = {"tolerance": tolerance, "elsewhere": bound}
+    payload = {name: {"value": value} | rules for name, value in values.items()}
     display({MIME: payload, "text/plain": text}, raw=True)
 
 
@@ -119,6 +129,16 @@ def _plain(name: str, value: Any) -> Any:
     if array.size > SKETCH_ABOVE and not isinstance(value, list):
         return {"shape": list(array.shape), "sketch": sketch(array)}
     return array.tolist()
+
+
+def _refuse_fractions(values: Mapping[str, Any]) -> None:
+    for name, value in values.items():
+        if isinstance(value, dict) or np.asarray(value).dtype.kind == "f":
+            raise ValueError(
+                f"{name} holds fractions, which another processor rounds in its own way: say how "
+                "far they may be from those in git, as in record(..., elsewhere=1e-6); None if "
+                "they are not to be compared, 0 if they are equal on every processor."
+            )
 
 
 def _size(value: Any) -> str:
@@ -134,6 +154,11 @@ def read_records(notebook: NotebookNode) -> dict[str, Any]:
 def read_tolerances(notebook: NotebookNode) -> dict[str, float | None]:
     """Return how far the tracks may differ in each recorded result: name -> tolerance."""
     return {name: entry["tolerance"] for name, entry in _entries(notebook)}
+
+
+def read_elsewhere(notebook: NotebookNode) -> dict[str, float | None]:
+    """Return how far each result may be from the one in git: name -> bound, None for any."""
+    return {name: entry["elsewhere"] for name, entry in _entries(notebook)}
 
 
 def _entries(notebook: NotebookNode) -> list[tuple[str, dict[str, Any]]]:

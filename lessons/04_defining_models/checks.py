@@ -333,6 +333,7 @@ EXERCISES = [
         name="carried",
         points=2,
         cases=carried_cases,
+        seconds=10,  # each case has other shapes, and JAX compiles for each
         tolerance=1e-4,
         hints=(
             "Take the last column off first: that is the bias. What is left is (d_out, d_in).",

@@ -1,7 +1,8 @@
 """Measure what anyone can measure again: kernels, training steps, checks, and grading.
 
 `measure` runs and times kernels and notebooks, `steps` training, `checking` self-checks, `grading`
-classes; `page` makes the tables and the plot in docs/bench/ from what they found.
+classes, `proof` (by way of `measured`) all of `make test`; `page` makes the tables and the plot in
+docs/bench/ from what they found.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from rich.progress import Progress
 
 from quartet import QuartetError
-from quartet.bench import checking, grading, measure, page, steps
+from quartet.bench import checking, grading, measure, page, proof, steps
 from quartet.build import write
 from quartet.executed import versions
 from quartet.run import find_notebooks
@@ -44,30 +45,36 @@ PARTS: dict[str, Callable[[list[Path], int, Progress], Any]] = {
     "training": lambda sources, rounds, progress: grading.classes(SAMPLE, grading.CLASS, progress),
     "many": lambda sources, rounds, progress: grading.thousand(SAMPLE, "pytorch", grading.MANY),
 }
+PROOF = "proof"  # measured only when it is asked for: it takes hours
 
 
-def bench(parts: Iterable[str] = (), rounds: int = 5, root: Path = ROOT) -> Path:
+def bench(parts: Iterable[str] = (), rounds: int = 5, root: Path = ROOT, against: str = "") -> Path:
     """Measure in rounds and write `docs/bench/`: results.json, a table and a plot.
 
     Everything that is compared runs once in each round, one after the other.
 
     Parameters
     ----------
-    parts : names in PARTS; all of them if there are none. What is not measured now stays as it is.
+    parts : names in PARTS, or "proof"; all of PARTS if there are none. What is not measured now
+        stays as it is.
+    against : the commit that "proof" compares this one with.
 
     Raises
     ------
     QuartetError if there is no such part, or a notebook fails; what was measured before is kept.
     """
     chosen = list(parts) or list(PARTS)
+    known = PARTS | {PROOF: lambda sources, rounds, bar: proof.proof(against, rounds, bar)}
     for name in chosen:
-        if name not in PARTS:
-            raise QuartetError(f"There is no part {name!r}. Choose among {', '.join(PARTS)}.")
+        if name not in known:
+            raise QuartetError(f"There is no part {name!r}. Choose among {', '.join(known)}.")
+    if PROOF in chosen and not against:
+        raise QuartetError("The proof is measured against an earlier commit: say --against COMMIT.")
     sources = find_notebooks((), root=root)
     folder = root / "docs" / "bench"
     with Progress() as progress:
         for name in chosen:  # each is kept at once: some take an hour
-            new = {name: PARTS[name](sources, rounds, progress)}
+            new = {name: known[name](sources, rounds, progress)}
             found = merged(folder / "results.json", new)
             write(folder / "results.json", json.dumps(found, indent=1) + "\n")
     write(folder / "README.md", page.table(found))

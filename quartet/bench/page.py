@@ -40,6 +40,7 @@ def table(results: dict[str, Any]) -> str:
         "training": lambda found: _grading(found, "training", "Grading a class that trains"),
         "many": _many,
         "checks": _checks,
+        "proof": _proof,
     }
     parts += [section(results) for name, section in sections.items() if results.get(name)]
     return "\n".join(parts)
@@ -194,6 +195,31 @@ def _checks(results: dict[str, Any]) -> str:
     text = "What a self-check takes beyond the time that the learner's own function needs: the "
     text += "median of the rounds for each exercise, with the solution as the answer.\n\n"
     return _heading(results, "checks", "Self-checks") + text + _markdown(head, rows)
+
+
+def _proof(results: dict[str, Any]) -> str:
+    runs, plan = results["proof"]["runs"], results["proof"]["plan"]
+    first = runs[0]
+    rows = [
+        [
+            f"`{each['run']}`",
+            f"{median(each['seconds']):.0f}",
+            _ratio(first["seconds"], each["seconds"]),
+        ]
+        + [f"{median(each['processor_seconds']):.0f}"]
+        + [_ratio(first["processor_seconds"], each["processor_seconds"])]
+        + [f"{max(each['peak_mib'])}"]
+        for each in runs
+    ]
+    head = ["commit", "seconds", "sooner", "processor seconds", "less", "peak, MiB"]
+    text = "`make test` in fresh clones, in turns, with empty caches; where it does not say "
+    text += "otherwise, with two workers. Processor time and memory are those of all processes.\n\n"
+    more = [[str(e["workers"]), str(e["gib"]), str(e["processor_seconds"])] for e in plan]
+    about = "\nWhat more workers would need: memory, as `make test` counts it, and the processor "
+    about += "seconds of the one that has most to do.\n\n"
+    needs = _markdown(["workers", "GiB", "processor seconds of the busiest"], more)
+    heading = _heading({**results, "proof": runs}, "proof", "The whole proof")
+    return heading + text + _markdown(head, rows) + about + needs
 
 
 def _heading(results: dict[str, Any], part: str, title: str) -> str:

@@ -17,7 +17,7 @@ from typing import Any
 import psutil
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from quartet import QuartetError
+from quartet import QuartetError, fingerprint
 from quartet.grading import intake, report, settings, submission, worker
 from quartet.grading.intake import Handed
 from quartet.grading.store import NAME, Entry, Key, Row, Store
@@ -27,6 +27,7 @@ from utils.tracks import ROOT, TRACKS
 MOST_WAITING = 64  # submissions in memory at a time
 SCHEDULER_SECONDS = 20  # for a Dask scheduler to answer
 WORKER_SECONDS = 60  # for its first worker to be there
+DECIDING = ("child", "judge", "session", "submission", "worker")  # modules here that make a grade
 BYTES_EACH = 2**30  # measured: a submission that trains in a sandbox takes up to 0.7 GB
 
 
@@ -251,9 +252,11 @@ def subject(handed: Handed, data: bytes) -> tuple[str, str]:
 
 
 def checks_version(lesson: str) -> str:
-    """Return what changes when the exercises of a lesson are corrected."""
-    raw = (ROOT / "lessons" / lesson / "checks.py").read_bytes()
-    return hashlib.sha256(raw).hexdigest()[:16]
+    """Return what changes when a grade may: checks, what they use, how answers run, packages."""
+    checks = ROOT / "lessons" / lesson / "checks.py"
+    used = fingerprint.imported([checks.read_text(encoding="utf-8")])
+    used |= {ROOT / "quartet" / "grading" / f"{module}.py" for module in DECIDING}
+    return fingerprint.of({checks, *used}, fingerprint.installed())[:16]
 
 
 def prepare(lesson: str, track: str, seed: int) -> None:

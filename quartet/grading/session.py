@@ -20,6 +20,7 @@ import numpy as np
 
 from quartet import QuartetError
 from quartet.compiled import MAX_BYTES
+from quartet.grading.child import TOO_LATE
 from quartet.grading.sandbox import KILLED, REASONS, Limits
 from quartet.grading.submission import Submission
 from quartet.warm import client
@@ -27,8 +28,9 @@ from quartet.warm.places import WarmError, runtime_folder
 from quartet.warm.provisioner import are_wanted, can_fork
 from utils import wire
 from utils.checks import Answer, Case, Exercise
+from utils.limits import longest
 
-CELL_SECONDS = 60  # for each of the learner's cells
+CELL_SECONDS = 60  # for each of the learner's cells, as `limits.limited` counts them
 SUBMISSION_SECONDS = 1800  # for all cells and calls together; solutions take a minute or two
 GRACE_SECONDS = 5  # for the process to notice a limit by itself
 START_SECONDS = 120  # to import a framework on a slow, busy machine
@@ -72,6 +74,10 @@ class Process:
     def ask(self, question: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Send a question and return the answer.
 
+        Parameters
+        ----------
+        seconds : how long to wait by the clock; the question may have a limit of its own.
+
         Raises
         ------
         Gone if there is none within so many seconds and a grace, or it is nonsense.
@@ -79,12 +85,12 @@ class Process:
         self.deadline = time.monotonic() + seconds + GRACE_SECONDS
         name = secrets.token_hex(8)  # what the learner's code may have written by hand has none
         try:
-            wire.send(self, question | {"seconds": seconds, "name": name})
+            wire.send(self, {"seconds": seconds} | question | {"name": name})
             answer = wire.receive(self.read)
             if answer is not None and answer.get("name") != name:
                 raise wire.WireError("it answers no question")
         except TimeoutError:
-            text = f"it passed its time limit of {seconds:g} s and did not stop"
+            text = f"it passed its time limit, {seconds:g} s by the clock, and did not stop"
             raise Gone(text) from None
         except ConnectionError:
             answer = None
@@ -129,6 +135,8 @@ class Process:
         with contextlib.suppress(subprocess.TimeoutExpired):
             status = self.handle.wait(GRACE_SECONDS)
             why = REASONS.get(status, "it exited, crashed or was killed")
+            if status == TOO_LATE:
+                why = "it passed its time limit and did not stop"
             killed = status in (KILLED, -signal.SIGKILL)
         return Gone(f"its process ended: {why}", killed)
 
@@ -190,7 +198,7 @@ def _clean_environment() -> dict[str, str]:
     """Return what a learner's process may know: nothing of whoever grades."""
     kept = {name: os.environ[name] for name in KEPT if name in os.environ}
     fixed = {"HOME": str(_home()), "LANG": "C.UTF-8", "QUARTET_GRADING": "1"}
-    return kept | fixed | {"JAX_COMPILATION_CACHE_MAX_SIZE": "-1"}  # else reading it would write
+    return kept | fixed
 
 
 def _home() -> Path:
@@ -233,6 +241,7 @@ class Session:
     problems: dict[str, str] = field(default_factory=dict)  # id of a cell -> what it raised
     _process: Process | None = None
     _left_out: set[str] = field(default_factory=set)
+    _called: set[str] = field(default_factory=set)  # exercises that this process has compiled
     _starts: int = 0
     _end: float = 0
     _was_killed: bool = False
@@ -244,7 +253,9 @@ class Session:
             process = self._ready()
             if problem := self._check_problem(exercise.name):
                 return problem
-            return _answer(self._ask(process, question, exercise.seconds))
+            seconds = exercise.limit(first=exercise.name not in self._called)
+            self._called.add(exercise.name)
+            return _answer(self._ask(process, question, seconds))
         except Gone as gone:
             self.close()
             return self.ask(exercise, case) if self._again(gone) else Answer(problem=str(gone))
@@ -254,6 +265,7 @@ class Session:
         if self._process:
             self._process.kill()
         self._process = None
+        self._called.clear()
 
     def _ready(self) -> Process:
         """Return a process that has run all cells but those that ended one before."""
@@ -284,8 +296,10 @@ class Session:
 
     def _ask(self, process: Process, question: dict[str, Any], seconds: float) -> dict[str, Any]:
         """Ask within what the submission has left; an answer that was cut short by it is none."""
+        left = self._left()
+        question = question | {"seconds": min(seconds, left)}
         try:
-            return process.ask(question, min(seconds, self._left()))
+            return process.ask(question, min(longest(seconds), left))
         finally:
             self._left()
 

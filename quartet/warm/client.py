@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from quartet.warm.places import WarmError, address, sockets, track_at
 from utils.tracks import ROOT
 
@@ -36,6 +38,7 @@ class ForkedProcess:
     """
 
     stdin = stdout = stderr = None
+    processor_seconds = 0.0  # of all that this process had forked and that have ended
 
     def __init__(self, connection: socket.socket, pid: int) -> None:
         self.pid = pid
@@ -84,7 +87,9 @@ class ForkedProcess:
         except ConnectionError:
             message = b""
         if message:
-            return json.loads(message)["exit"]
+            about = json.loads(message)
+            ForkedProcess.processor_seconds += about["processor_seconds"]
+            return about["exit"]
         with contextlib.suppress(ProcessLookupError):  # the warm process died: so must its kernels
             kill_group(self.pid)
         return -signal.SIGKILL
@@ -294,8 +299,21 @@ def _start(place: Path, track: str, python: list[str], env: Mapping[str, str]) -
             stderr=log,
             start_new_session=True,
         )
-    threading.Thread(target=process.wait, daemon=True).start()  # so that it leaves no zombie
+    threading.Thread(target=_see_off, args=(process,), daemon=True).start()
     return process
+
+
+def _see_off(process: subprocess.Popen) -> None:
+    """Wait for the end of a warm process, so that it leaves no zombie, and do not count its time.
+
+    With the time of a child that has ended comes that of its own children. Its kernels have told
+    theirs already.
+    """
+    with contextlib.suppress(OSError, psutil.Error):  # somebody else has waited for it
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        times = psutil.Process(process.pid).cpu_times()
+        ForkedProcess.processor_seconds -= sum(times[:4])  # its own, and its children's
+    process.wait()
 
 
 def _status(place: Path, answer: Mapping[str, Any]) -> Status:

@@ -7,12 +7,11 @@ import json
 import os
 import re
 import stat
-import sys
-import sysconfig
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from quartet.fingerprint import installed, kernel_settings, of
 from utils.tracks import ROOT, TRACKS
 
 # Variables that Python, the frameworks and their libraries read when they are imported. Kernels
@@ -84,29 +83,13 @@ def read_on_import(env: Mapping[str, str]) -> dict[str, str]:
 
 def fingerprint() -> str:
     """Return what changes when a package, a shared helper or a kernel's settings change."""
-    digest = hashlib.sha256()
-    for path in sorted(_watched()):
-        digest.update(f"{path} {_when(path)}\n".encode())
-    return digest.hexdigest()
-
-
-def _when(path: Path) -> tuple[int, int] | None:
-    """Return a file's time and size, None if it is not there (any more: pip may be at work)."""
-    try:
-        about = path.stat()
-    except OSError:
-        return None
-    return about.st_mtime_ns, about.st_size
+    return of(_watched(), installed())
 
 
 def _watched() -> list[Path]:
-    """Return the files and folders whose times tell of a change."""
-    packages = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    found = [p for folder in packages for p in Path(folder).iterdir() if _tells_version(p.name)]
-    found += [*(ROOT / "utils").glob("*.py"), *Path(__file__).parent.glob("*.py")]
-    found += Path(sys.prefix, "etc", "ipython").glob("*.py")  # it imports those of the next line
-    found += [ROOT / "quartet" / name for name in ("__init__.py", "compiled.py", "lighter.py")]
-    return [*found, Path.home() / ".keras" / "keras.json"]
+    """Return the files whose contents tell of a change."""
+    ours = [*(ROOT / "utils").glob("*.py"), *Path(__file__).parent.glob("*.py")]
+    return [*ours, ROOT / "quartet" / "fingerprint.py", *kernel_settings()]
 
 
 def _checkout() -> str:
@@ -115,7 +98,3 @@ def _checkout() -> str:
 
 def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:10]
-
-
-def _tells_version(name: str) -> bool:
-    return name.endswith((".dist-info", ".pth"))

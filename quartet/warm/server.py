@@ -173,10 +173,11 @@ class Server:
         return None
 
     def _reap(self, pid: int, ended: int, connection: socket.socket) -> None:
-        """Tell who asked for a kernel that it has ended, and with which status."""
-        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        """Tell who asked for a kernel how it has ended, and what it and its children have used."""
+        _, status, used = os.wait4(pid, 0)
+        about = {"exit": os.waitstatus_to_exitcode(status)}
         with contextlib.suppress(OSError):
-            send(connection, {"exit": status})
+            send(connection, about | {"processor_seconds": used.ru_utime + used.ru_stime})
         self.selector.unregister(ended)
         with contextlib.suppress(KeyError):
             self.selector.unregister(connection)

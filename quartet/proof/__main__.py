@@ -1,0 +1,94 @@
+"""Run the proof, stage after stage; a line at its end says which ones failed.
+
+    python -m quartet.proof [fast|changed]
+
+fast: without what is slow, the notebooks among it. changed: what a change can have broken.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from utils.tracks import ROOT
+
+PYTEST = ("python", "-m", "pytest", "-n", os.environ.get("JOBS", "auto"))
+EVERYTHING = ("--nbval-lax", "notebooks", "solutions", "tests")
+KINDS = {
+    "whole": EVERYTHING,
+    "fast": ("-m", "not slow", "tests"),
+    "changed": ("--changed", *EVERYTHING),
+}
+STAGES = {
+    "built files": ("quartet", "build", "--check"),
+    "ruff": ("ruff", "check", "."),
+    "format": ("ruff", "format", "--check", "--quiet", "."),
+}
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2"}  # unless they are set
+ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER, in linux/prctl.h
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run all stages of a kind; return the exit status."""
+    kind = arguments[0] if arguments else "whole"
+    if kind not in KINDS or len(arguments) > 1:
+        print(f"There is no {' '.join(arguments)!r}. Choose among {', '.join(KINDS)}.")
+        return 2
+    adopt_orphans()
+    begin, failed = time.monotonic(), []
+    for name, command in (STAGES | {"tests": (*PYTEST, *KINDS[kind])}).items():
+        print(f"\n== {name}", flush=True)
+        if _run(command):
+            failed.append(name)
+    _run(("quartet", "kernels", "stop"), quiet=True)  # on Linux only there are any
+    print(_summary(failed, time.monotonic() - begin))
+    return bool(failed)
+
+
+def adopt_orphans() -> None:
+    """Have what a child leaves running counted when it ends: warm processes outlive their tests.
+
+    From then on this process has to wait for orphans, as `call` does.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(ADOPT_ORPHANS, 1)
+
+
+def call(command: Sequence[str], **options: Any) -> int:
+    """Run a command as `subprocess.call` does; wait for orphans, too, lest they stay as zombies."""
+    process = subprocess.Popen(command, **options)
+    while True:
+        ended, status = os.wait()
+        if ended == process.pid:
+            process.returncode = os.waitstatus_to_exitcode(status)
+            return process.returncode
+
+
+def _run(command: Sequence[str], quiet: bool = False) -> int:
+    """Run a command of this environment in the project's folder; return its exit status."""
+    scripts = Path(sys.executable).parent
+    env = ONE_THREAD | dict(os.environ)
+    env["PATH"] = f"{scripts}{os.pathsep}{env.get('PATH', '')}"
+    program = shutil.which(command[0], path=env["PATH"]) or command[0]
+    said = subprocess.DEVNULL if quiet else None
+    return call([program, *command[1:]], cwd=ROOT, env=env, stdout=said, stderr=said)
+
+
+def _summary(failed: list[str], seconds: float) -> str:
+    """Return the closing lines."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = usage.ru_utime + usage.ru_stime
+    verdict = f"Failed: {', '.join(failed)}." if failed else "All stages passed."
+    return f"\n{seconds:.0f} s, {used:.0f} s of processor time.\n{verdict}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
