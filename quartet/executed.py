@@ -31,16 +31,14 @@ def executed(path: Path) -> NotebookNode:
     ------
     QuartetError if a cell fails.
     """
-    with lock(path):
-        kept = place(path)
-        if kept.is_file():
-            return _with_outputs(path, nbformat.read(kept, as_version=4))
-        return _with_outputs(path, _execute(path))
+    with lock(path) as kept:
+        if not kept.is_file():
+            store(kept, _execute(path))
+        return _with_outputs(path, nbformat.read(kept, as_version=4))
 
 
-def store(path: Path, notebook: NotebookNode) -> None:
-    """Keep the executed form of a built notebook, instead of any that was kept before."""
-    kept = place(path)
+def store(kept: Path, notebook: NotebookNode) -> None:
+    """Keep the executed form of a notebook at its place, instead of any that was kept before."""
     for old in kept.parent.glob(f"{kept.name.partition('.')[0]}.*.ipynb"):
         old.unlink(missing_ok=True)
     write(kept, nbformat.writes(notebook) + "\n")
@@ -58,13 +56,17 @@ def versions() -> dict[str, str]:
 
 
 @contextmanager
-def lock(path: Path) -> Iterator[None]:
-    """Let one process at a time run a notebook, so that another can take what comes of it."""
+def lock(path: Path) -> Iterator[Path]:
+    """Let one process at a time run a notebook, so that another can take what comes of it.
+
+    It gives the place that fits what is there now: what is edited while the notebook runs does not
+    count as run.
+    """
     name = place(path).name.partition(".")[0]
     folder = _folder(path)
     folder.mkdir(parents=True, exist_ok=True)
     with FileLock(folder / f"{name}.lock"):
-        yield
+        yield place(path)
 
 
 def place(path: Path) -> Path:
@@ -93,7 +95,6 @@ def _execute(path: Path) -> NotebookNode:
     outcome = execute(notebook, path.parent, timeout=CELL_TIMEOUT)
     if outcome.error:
         raise QuartetError(f"{'/'.join(path.parts[-3:])}: {outcome.error}")
-    store(path, notebook)
     return notebook
 
 

@@ -54,7 +54,7 @@ class Notebook(IPyNbFile):
     def setup(self) -> None:
         self.held = ExitStack()
         if self._is_built():
-            self.held.enter_context(executed.lock(self.path))
+            self.place = self.held.enter_context(executed.lock(self.path))
         super().setup()
         self.kernel.await_reply = _Patient(self.kernel)
         self.kernel.execute_cell_input = lambda source, allow_stdin=None: self.kernel.kc.execute(
@@ -69,7 +69,7 @@ class Notebook(IPyNbFile):
         """Take a cell's outputs; once all cells have passed, keep the executed notebook."""
         self.outputs[number] = outputs
         if self._is_built() and None not in self.outputs:
-            executed.store(self.path, self._executed())
+            executed.store(self.place, self._executed())
 
     def _is_built(self) -> bool:
         return "track" in self.nb.metadata.get("quartet", {})

@@ -31,6 +31,7 @@ from quartet.warm.provisioner import use_warm_kernels
 from utils.tracks import ROOT, TRACKS
 
 SAMPLE_SECONDS = 0.1
+SHARE = 30  # to look takes at most one part in so many of a processor: much memory takes long
 MIB = 2**20
 
 
@@ -204,8 +205,11 @@ class _PeakMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        while not self._done.wait(SAMPLE_SECONDS):
+        pause = SAMPLE_SECONDS
+        while not self._done.wait(pause):
+            begin = time.thread_time()
             self.peak = max(self.peak, self._sample())
+            pause = max(SAMPLE_SECONDS, SHARE * (time.thread_time() - begin))
 
     def _sample(self) -> int:
         pid = getattr(getattr(self.client.km, "provisioner", None), "pid", None)

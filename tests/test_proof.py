@@ -72,7 +72,7 @@ def test_a_test_is_charged_for_itself_its_children_and_its_kernels() -> None:
 
 
 @pytest.mark.parametrize(
-    ("processors", "gib", "workers"), [(2, 8, 2), (8, 64, 8), (8, 12, 3), (4, 1, 1), (1, 64, 1)]
+    ("processors", "gib", "workers"), [(2, 8, 2), (2, 24, 3), (8, 64, 9), (8, 12, 3), (4, 1, 1)]
 )
 def test_the_workers_fit_processors_and_memory(
     processors: int, gib: int, workers: int, monkeypatch: pytest.MonkeyPatch

@@ -291,11 +291,19 @@ def test_executed_runs_again_when_a_module_of_ours_that_it_uses_changed(
     assert len(set(places)) == 3 and places[2] == places[3]
 
 
+def test_what_is_edited_while_a_notebook_runs_does_not_count_as_run(built: Path) -> None:
+    path, checks = built / "notebooks/jax/01_tiny.ipynb", built / "lessons/01_tiny/checks.py"
+    with cache.lock(path) as kept:
+        checks.write_text(checks.read_text() + "\n")
+        cache.store(kept, nbformat.read(path, as_version=4))
+    assert kept.is_file() and not cache.place(path).is_file()
+
+
 def test_only_the_newest_execution_is_kept(built: Path) -> None:
     path = built / "notebooks/jax/01_tiny.ipynb"
     notebook = nbformat.read(path, as_version=4)
     for _ in range(2):
-        cache.store(path, notebook)
+        cache.store(cache.place(path), notebook)
         (built / "lessons/01_tiny/recorded.json").write_text("{}")
     assert len(list((built / ".quartet/executed").glob("*.ipynb"))) == 1
 

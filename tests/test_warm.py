@@ -108,7 +108,8 @@ def runtime() -> Iterator[Path]:
     folder = Path(tempfile.mkdtemp(prefix="warm"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_RUNTIME_DIR", str(folder))
-        for name in ("QUARTET_WARM", "OMP_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL"):
+        made = ("QUARTET_WARM_IDLE", "OMP_NUM_THREADS", "TF_CPP_MIN_LOG_LEVEL")
+        for name in ("QUARTET_WARM", *made):
             patch.delenv(name, raising=False)  # as it is under `make lab`
         patch.setenv("CUDA_VISIBLE_DEVICES", NO_GPU)
         factory = KernelProvisionerFactory.instance()
@@ -266,7 +267,8 @@ def test_workers_threads_and_devices(case: str, start: Callable[..., Kernel]) ->
     track, _, backend = case.partition(" on ")
     kernel = start(track, {"KERAS_BACKEND": backend} if backend else {})
     assert kernel.kind == "warm"
-    assert kernel.run(textwrap.dedent(WORK[case])).endswith("True")
+    said = kernel.run(textwrap.dedent(WORK[case]))
+    assert "True" in said.splitlines()  # a warning may come before it, or after it
 
 
 @each_track
@@ -277,7 +279,8 @@ def test_it_is_as_a_plain_kernel_is(track: str, start: Callable[..., Kernel]) ->
     assert (warm.kind, plain.kind) == ("warm", "plain")
     of_warm, of_plain = json.loads(warm.run(code)), json.loads(plain.run(code))
     assert {key: of_warm[key] for key in of_plain if of_warm[key] != of_plain[key]} == {}
-    assert plain.run(textwrap.dedent(WORK[track])).endswith("True")  # as a warm one is asked above
+    said = plain.run(textwrap.dedent(WORK[track]))  # as a warm one is asked above
+    assert "True" in said.splitlines()
     assert server_of(track).threads == 1  # a process with more must not fork
 
 
@@ -891,5 +894,5 @@ def test_an_edit_makes_a_warm_process_out_of_date_and_a_date_does_not(
 
 def test_variables_that_are_read_on_import_count() -> None:
     env = {"KERAS_BACKEND": "jax", "TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "0"}
-    env |= {"LANG": "C", "JPY_PARENT_PID": "1"}
+    env |= {"LANG": "C", "NPY_DISABLE_CPU_FEATURES": "X86_V4", "JPY_PARENT_PID": "1"}
     assert set(places.read_on_import(env | {"PATH": "/bin"})) == set(env) - {"JPY_PARENT_PID"}

@@ -37,7 +37,8 @@ START_SECONDS = 120  # to import a framework on a slow, busy machine
 MOST_STARTS = 5
 LONGEST_TEXT = 2000  # characters of what a process says
 MODULE = "quartet.grading.child"
-KEPT = ("KERAS_BACKEND", "OMP_NUM_THREADS", "PATH", "PYTHONPATH", "QUARTET_WARM", "XDG_RUNTIME_DIR")
+KEPT = ("KERAS_BACKEND", "OMP_NUM_THREADS", "PATH", "PYTHONPATH", "QUARTET_WARM")
+KEPT += ("QUARTET_WARM_IDLE", "XDG_RUNTIME_DIR")
 LIMITS = Limits()
 REMEDY = "With --no-sandbox they run like your own code, with all that you may do."
 

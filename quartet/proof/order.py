@@ -14,6 +14,7 @@ from quartet.proof.cost import FIRST, place
 
 BYTES_FOR_ALL = 2 * 2**30  # the warm processes and pytest itself
 BYTES_PER_WORKER = 3 * 2**30  # a kernel may take 2 GiB, and a test may start two
+WAITING = 1  # more workers than processors: a fifth of the time of two was waiting
 SLOW = 10  # what a slow test counts, where its cost is not known
 
 
@@ -22,7 +23,7 @@ def workers() -> int:
     has_affinity = hasattr(os, "sched_getaffinity")  # not on macOS and Windows
     processors = len(os.sched_getaffinity(0)) if has_affinity else os.cpu_count() or 1
     memory = psutil.virtual_memory().available - BYTES_FOR_ALL
-    return max(1, min(processors, memory // BYTES_PER_WORKER))
+    return max(1, min(processors + WAITING, memory // BYTES_PER_WORKER))
 
 
 def unit(nodeid: str, lessons: Iterable[str]) -> str:

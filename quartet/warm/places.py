@@ -17,8 +17,8 @@ from utils.tracks import ROOT, TRACKS
 # Variables that Python, the frameworks and their libraries read when they are imported. Kernels
 # that differ in one of them are not forked from the same process.
 _READ_ON_IMPORT = re.compile(
-    r"(CUDA|GOMP|JAX|KERAS|KMP|LD|LC|MALLOC|MKL|MPL|NCCL|NUMEXPR|NVIDIA|OMP|OPENBLAS|PYTHON|PYTORCH"
-    r"|QUARTET_GRADING|QUARTET_JIT|TF|TORCH|XLA)[A-Z0-9_]*|HOME|LANG|TMPDIR"
+    r"(ATEN|CUDA|DNNL|GOMP|JAX|KERAS|KMP|LD|LC|MALLOC|MKL|MPL|NCCL|NPY|NUMEXPR|NVIDIA|OMP|ONEDNN"
+    r"|OPENBLAS|PYTHON|PYTORCH|QUARTET_GRADING|QUARTET_JIT|TF|TORCH|XLA)[A-Z0-9_]*|HOME|LANG|TMPDIR"
 )
 
 

@@ -32,7 +32,7 @@ from quartet.warm.client import LONGEST_MESSAGE, is_listening, kill_group, peer,
 from quartet.warm.places import fingerprint
 from utils.tracks import TRACKS
 
-IDLE_SECONDS = 600
+IDLE_SECONDS = float(os.environ.get("QUARTET_WARM_IDLE", 600))
 LOOK_SECONDS = 5  # how often to look whether a file has changed
 REQUEST_SECONDS = 5  # how long who connects may take to say what he wants
 PAUSE_SECONDS = 1  # before a connection is tried again
