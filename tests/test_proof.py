@@ -83,6 +83,12 @@ def test_the_workers_fit_processors_and_memory(
     assert order.workers() == workers
 
 
+def test_auto_means_so_many_workers(request: pytest.FixtureRequest, monkeypatch) -> None:
+    monkeypatch.setattr(order, "workers", lambda: 17)
+    config = request.config
+    assert config.hook.pytest_xdist_auto_num_workers(config=config) == 17
+
+
 class Item:
     """A test as far as it is put in order."""
 
