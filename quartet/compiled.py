@@ -7,11 +7,11 @@ Off with QUARTET_JIT_CACHE=0, and where it is not known to be safe: XLA crashed 
 large programs on macOS with jaxlib 0.9 (uwplasma/vmex, pull request 142).
 
 JAX could bound the folder by itself (JAX_COMPILATION_CACHE_MAX_SIZE). But then each program that it
-adds makes it read the dates of all that are there, under a lock for which all kernels wait: with
-3,000 programs, as the course has, that took four times as long as not to keep anything (jax 0.10.2,
-`jax/_src/lru_cache.py`). So it is bounded here, once a day. Without that lock a kernel may meet a
-program that another has not yet written to its end: JAX warns, and compiles it; the warning is
-switched off in config/ipython_kernel_config.py.
+adds makes it read the dates of all that are there, under a lock for which all kernels wait: beside
+3,000 programs (the course has 4,700) that took four times as long as not to keep anything
+(jax 0.10.2, `jax/_src/lru_cache.py`). So it is bounded here, once a day. Without that lock a kernel
+may meet a program that another has not yet written to its end: JAX warns, and compiles it; the
+warning is switched off in config/ipython_kernel_config.py.
 
 PyTorch's inductor keeps its own cache in the folder for temporary files without being asked.
 TensorFlow and Keras have nothing of the kind for a processor that would be safe across versions.

@@ -42,11 +42,11 @@ SETTINGS = {
     "OPENBLAS_CORETYPE": "",
     "OPENBLAS_NUM_THREADS": "",
 }
-PACKAGES = ("utils", "quartet")  # of this project
 NO_SOURCES = {"node_modules", "__pycache__"}
+PACKAGES = ("utils", "quartet")  # of this project
 # Text is searched, not parsed: so code in strings, and modules that are started by name, count too.
-_IMPORT = re.compile(r"\bfrom (utils|quartet) import (\([^)]*\)|.*)")
-_DOTTED = re.compile(r"(?<![.\w])(utils|quartet)\.(\w+)")
+_IMPORT = re.compile(rf"\bfrom ({'|'.join(PACKAGES)}) import (\([^)]*\)|.*)")
+_DOTTED = re.compile(rf"(?<![.\w])({'|'.join(PACKAGES)})\.(\w+)")
 
 
 def of(paths: Iterable[Path], *about: Any, root: Path = ROOT) -> str:

@@ -69,6 +69,7 @@ def results(kind: str, track: str, lessons: list[str], folder: Path, **variables
     command = [sys.executable, "-c", FORKS, answers, " ".join(TRACKS[track].modules), *paths]
     env = os.environ | {"MPLBACKEND": "agg"} | compiled.settings() | variables
     done = subprocess.run(command, cwd=ROOT / kind / track, env=env, capture_output=True, text=True)
+    assert answers.is_file(), done.stderr[-2000:]
     said = dict(map(json.loads, answers.read_text(encoding="utf-8").splitlines()))
     assert set(said) == set(paths), done.stderr[-2000:]
     for path, found in said.items():

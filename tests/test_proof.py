@@ -213,7 +213,7 @@ def test_an_orphan_that_ends_does_not_stay_as_a_zombie() -> None:
     orphan = "import subprocess, sys; print(subprocess.Popen([sys.executable, '-c', '']).pid)"
     code = f"""
 import subprocess, sys
-from quartet.proof.__main__ import adopt_orphans, call
+from quartet.proof.orphans import adopt_orphans, call
 adopt_orphans()
 pid = subprocess.run([sys.executable, "-c", {orphan!r}], capture_output=True, text=True).stdout
 ask = "import psutil, time\\nwhile psutil.pid_exists(" + pid.strip() + "): time.sleep(0.05)"
@@ -228,7 +228,7 @@ def test_what_outlives_its_parent_is_counted() -> None:
     busy = "import time; all(time.process_time() < 0.5 for _ in iter(int, 1))"
     code = f"""
 import os, resource, subprocess, sys, time
-from quartet.proof.__main__ import adopt_orphans
+from quartet.proof.orphans import adopt_orphans
 adopt_orphans()
 start = "import subprocess, sys; subprocess.Popen([sys.executable, '-c', sys.argv[1]])"
 subprocess.run([sys.executable, "-c", start, {busy!r}])

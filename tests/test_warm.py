@@ -622,9 +622,10 @@ def test_a_change_of_files_ends_it(tmp_path: Path, start: Callable[..., Kernel])
 
 def test_it_ends_after_a_time_idle(runtime: Path) -> None:
     socket = runtime / "idle.sock"
-    code = "import sys, quartet.warm.server as s; s.IDLE_SECONDS, s.LOOK_SECONDS = 1, 0.1\n"
+    code = "import quartet.warm.server as s; s.LOOK_SECONDS = 0.1\n"
     code += f"s.COMMON = (); s.run('jax', {str(socket)!r}, {{}})"
-    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT)
+    env = os.environ | {"QUARTET_WARM_IDLE": "1"}
+    process = subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=env)
     wait_until(lambda: client.is_listening(socket))
     assert process.wait(30) == 0 and not socket.exists()
 

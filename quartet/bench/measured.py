@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 
-from quartet.proof.__main__ import adopt_orphans, call
+from quartet.proof.orphans import adopt_orphans, call
 from quartet.run import MIB, memory
 
 SAMPLE_SECONDS = 10  # a look at all processes takes a tenth of a second

@@ -62,11 +62,13 @@ def proof(against: str, rounds: int, progress: Progress) -> dict[str, Any]:
 
 
 def plan(costs: dict[str, float], lessons: Iterable[str]) -> list[dict[str, float]]:
-    """Return for numbers of workers their memory, and how long the dearest is at work.
+    """Return for numbers of workers their memory, and how long the busiest of them is at work.
+
+    Each takes the dearest unit that is left, as `make test` hands them out once it knows the costs.
 
     Parameters
     ----------
-    costs : processor seconds of each test, in the order in which they were run.
+    costs : processor seconds of each test.
     """
     units: dict[str, float] = defaultdict(float)
     for nodeid, seconds in costs.items():

@@ -7,7 +7,6 @@ fast: without what is slow, the notebooks among it. changed: what a change can h
 
 from __future__ import annotations
 
-import ctypes
 import os
 import resource
 import shutil
@@ -16,8 +15,8 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
+from quartet.proof.orphans import adopt_orphans, call
 from utils.tracks import ROOT
 
 PYTEST = ("python", "-m", "pytest", "-n", os.environ.get("JOBS", "auto"))
@@ -34,7 +33,6 @@ STAGES = {
 }
 # Unless they are set. Each kind of warm process serves a stretch of the tests, and takes 0.4 GiB.
 SETTINGS = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "2", "QUARTET_WARM_IDLE": "60"}
-ADOPT_ORPHANS = 36  # PR_SET_CHILD_SUBREAPER, in linux/prctl.h
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -52,25 +50,6 @@ def main(arguments: Sequence[str]) -> int:
     _run(("quartet", "kernels", "stop"), quiet=True)  # on Linux only there are any
     print(_summary(failed, time.monotonic() - begin))
     return bool(failed)
-
-
-def adopt_orphans() -> None:
-    """Have what a child leaves running counted when it ends: warm processes outlive their tests.
-
-    From then on this process has to wait for orphans, as `call` does.
-    """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(ADOPT_ORPHANS, 1)
-
-
-def call(command: Sequence[str], **options: Any) -> int:
-    """Run a command as `subprocess.call` does; wait for orphans, too, lest they stay as zombies."""
-    process = subprocess.Popen(command, **options)
-    while True:
-        ended, status = os.wait()
-        if ended == process.pid:
-            process.returncode = os.waitstatus_to_exitcode(status)
-            return process.returncode
 
 
 def _run(command: Sequence[str], quiet: bool = False) -> int:
