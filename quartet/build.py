@@ -16,7 +16,7 @@ from quartet import exercises, pages, rules
 from quartet.source import Cell, Course, Document, Lesson, Problem, Refused, cell_ids, read_course
 from utils.tracks import ROOT, TRACKS
 
-KEPT_TAGS = (rules.COMPARE, rules.PARAMETERS, rules.CHECKED, rules.RAISES)
+KEPT_TAGS = (rules.COMPARE, rules.PARAMETERS, rules.CHECKED, rules.RAISES, rules.EACH_ENGINE)
 PYTHON = {
     "kernelspec": {"display_name": "Python 3 (ipykernel)", "language": "python", "name": "python3"},
     "language_info": {

@@ -14,14 +14,15 @@ from quartet.pages import TABLE
 from quartet.source import Cell, Document, Lesson, Problem, Refused, cell_ids
 from utils.tracks import ANY_FRAMEWORK, TRACKS
 
-COMPARE, CHECKED, RAISES, PARAMETERS = (
+COMPARE, CHECKED, RAISES, PARAMETERS, EACH_ENGINE = (
     "compare",
     "nbval-check-output",
     "raises-exception",
     "parameters",
+    "each-engine",
 )
 FAULT, EXPECTED = "fault", "faults.expect("  # what is built marks cells that provoke an error
-TAGS = [*TRACKS, COMPARE, PARAMETERS, CHECKED, RAISES]
+TAGS = [*TRACKS, COMPARE, PARAMETERS, CHECKED, RAISES, EACH_ENGINE]
 MAX_CODE_LINES = 18
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
@@ -192,7 +193,7 @@ def _check_options(cell: Cell) -> Iterator[Problem]:
     for tag in cell.tags:
         if tag not in TAGS:
             yield _problem(cell, f"Unknown tag {tag!r}. Use only {', '.join(TAGS)}.")
-        elif cell.kind != "code" and tag in (PARAMETERS, CHECKED, RAISES):
+        elif cell.kind != "code" and tag in (PARAMETERS, CHECKED, RAISES, EACH_ENGINE):
             yield _problem(cell, f"The tag `{tag}` is for code cells. Remove it from this text.")
     if cell.name is not None and not NAME.fullmatch(str(cell.name)):
         text = (

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from rich.progress import Progress
@@ -54,10 +55,11 @@ def results() -> dict:
     ]
     counts = {"submissions": 1000, "kept": 501, "lost": 0, "twice": 0}
     found["many"] = counts | {"seconds": 300.2, "peak_mib": 900, "early_mib": 80, "late_mib": 90}
-    proofs = [("1234567", 60.0), ("89abcde", 20.0), ("89abcde, one worker", 39.0)]
+    proofs = [("1234567", 60.0), ("89abcde", 20.0), ("89abcde, JOBS=1", 39.0)]
     found["proof"] = {
         "runs": [
             {"run": n, "seconds": [s, s], "processor_seconds": [2 * s, 2 * s], "peak_mib": [9, 8]}
+            | {"passed": [n != "1234567", True]}
             for n, s in proofs
         ],
         "plan": [{"workers": 4, "gib": 14, "processor_seconds": 11}],
@@ -73,7 +75,8 @@ def test_the_page_shows_medians_and_the_median_of_ratios(tmp_path: Path) -> None
     assert text.count("| warm, two at a time | 3.00 | 3.0 × | 3 × | 90% |") == 1
     assert "| 05 | JAX | 250 | 400 | 0.62 | 1.1 |" in text
     assert text.count("Measured on 2026-11-21, 2 rounds.") == 6
-    assert "| `89abcde` | 20 | 3.0 × | 40 | 3.0 × | 9 |" in text and "| 4 | 14 | 11 |" in text
+    assert "| `89abcde` | 20 | 3.0 × | 40 | 3.0 × | 9 | 2 of 2 |" in text
+    assert "| `1234567` | 60 |" in text and "| 1 of 2 |" in text and "| 4 | 14 | 11 |" in text
     assert "| JAX | 20.00 | 4.00 | 5.0 × | 3 × | 9 | 9 | 1 of 2 |" in text
     assert "killed when 501 results were there, and started again: 0 lost, 0 graded twice" in text
     assert "| JAX | 3 | 0.100 | 0.300 | 03 `slow` | 1 |" in text
@@ -192,7 +195,37 @@ def test_each_check_of_a_solution_is_timed(course: Path) -> None:
     ]  # fmt: skip
 
 
-def test_what_more_workers_need_is_counted_unit_by_unit() -> None:
+def test_a_measurement_of_the_proof_goes_on_where_it_was_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, runs = [], {"old": (Path("old"), {}), "new": (Path("new"), {"JOBS": "1"})}
+
+    def prove(clone: Path, env: dict[str, str], log: Path) -> dict[str, Any]:
+        begun.append((clone.name, env, log.name))
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        return {"seconds": float(len(begun)), "passed": True}
+
+    monkeypatch.setattr(proof, "prove", prove)
+    with pytest.raises(KeyboardInterrupt):
+        proof.measure(runs, 2, QUIET, tmp_path)
+    found = proof.measure(runs, 2, QUIET, tmp_path)
+    assert found["old"] == {"seconds": [1.0, 4.0], "passed": [True, True]}
+    assert found["new"] == {"seconds": [3.0, 5.0], "passed": [True, True]}
+    again = ("new", {"JOBS": "1"}, "new, round 1.log")
+    assert begun[1] == begun[2] == again and len(begun) == 5
+
+
+def test_a_proof_that_fails_is_measured_and_says_so(tmp_path: Path) -> None:
+    (tmp_path / "Makefile").write_text("test:\n\t@echo $$JOBS for $$XDG_CACHE_HOME; exit 1\n")
+    (tmp_path / ".quartet").mkdir()
+    found = proof.prove(tmp_path, {"JOBS": "5"}, tmp_path / "log")
+    assert not found["passed"] and {"seconds", "processor_seconds", "peak_mib"} < set(found)
+    assert f"5 for {tmp_path / '.cache'}" in (tmp_path / "log").read_text()
+    assert not (tmp_path / ".quartet").exists()
+
+
+def test_what_more_workers_need_is_counted_scope_by_scope() -> None:
     costs = {f"tests/test_{n}.py::test": float(n) for n in (4, 1, 2, 3)}
     costs["tests/test_4.py::test_more"] = 2.0
     found = {each["workers"]: each for each in proof.plan(costs, [])}
@@ -213,9 +246,9 @@ def test_all_that_a_command_leaves_behind_is_measured(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_both_graders_give_a_class_its_points(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(grading, "TRACKS", {"jax": TRACKS["jax"]})
-    theirs, ours = grading.classes("03_dense_layers", 3, QUIET)
+    theirs, ours = grading.classes("01_tensors", 3, QUIET)
     assert theirs["points"] == ours["points"]
-    assert list(ours["points"].values()) == [10, 10, 7]
+    assert list(ours["points"].values()) == [10, 10, 8]
     assert min(ours["seconds"], ours["peak_mib"], theirs["seconds"], theirs["peak_mib"]) > 0
 
 

@@ -111,7 +111,7 @@ def test_what_is_dear_comes_first_and_what_needs_notebooks_after_them() -> None:
     ]
     items = [Item(name, slow="warm" in name) for name in names]
     ordered = [each.nodeid for each in order.in_order(items, LESSONS, {})]
-    assert ordered == [names[i] for i in (4, 5, 6, 3, 1, 2, 0)]
+    assert ordered == [names[i] for i in (4, 5, 6, 3, 0, 1, 2)]
     remembered = order.in_order(items, LESSONS, {names[3]: 99, names[0]: 50})
     assert [each.nodeid for each in remembered] == [names[i] for i in (3, 4, 5, 6, 0, 1, 2)]
 

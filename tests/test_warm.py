@@ -52,10 +52,11 @@ IMPORT = {name: f"import {track.modules[0].partition('.')[0]}" for name, track i
 class Kernel:
     """A kernel as a notebook uses it: run code, get its text; wrong code raises RuntimeError."""
 
-    def __init__(self, folder: Path, env: dict[str, str] | None = None) -> None:
+    def __init__(self, folder: Path | None, env: dict[str, str] | None = None) -> None:
         self.manager = KernelManager()
         self.manager.shutdown_wait_time = 60  # it is not ended by force because others are at work
-        self.manager.start_kernel(cwd=str(folder), env=dict(os.environ) | (env or {}))
+        about = {"cwd": str(folder)} if folder else {}
+        self.manager.start_kernel(env=dict(os.environ) | (env or {}), **about)
         self.client = self.manager.client()
         self.images = 0
 
@@ -293,6 +294,28 @@ def test_a_kernel_outside_the_tracks_is_plain(tmp_path: Path) -> None:
     kernel = Kernel(tmp_path)
     assert isinstance(kernel.process, subprocess.Popen)
     kernel.close()
+
+
+def test_a_kernel_starts_in_this_folder_if_none_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "jax").mkdir()
+    monkeypatch.chdir(tmp_path / "jax")  # as `nbgrader validate` does
+    kernel = Kernel(None)
+    assert kernel.kind == "warm" and kernel.run("import os; print(os.getcwd())") == os.getcwd()
+    kernel.close()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_no_other_program_can_take_a_kernels_ports(kind: str, start, runtime: Path) -> None:
+    kernel = start("pytorch", KINDS[kind])
+    assert kernel.run("1 + 1") == "2" and kernel.kind == kind
+    assert kernel.manager.transport == "ipc"
+    assert len(list(runtime.rglob(f"kernel-{kernel.manager.provisioner.kernel_id}*"))) == 5
+    kernel.manager.restart_kernel(now=True)
+    assert kernel.run("1 + 1") == "2"
+    kernel.close()
+    assert list(runtime.rglob(f"kernel-{kernel.manager.provisioner.kernel_id}*")) == []
 
 
 STEP = {
@@ -670,6 +693,15 @@ def test_without_a_private_folder_a_plain_kernel_starts(why_plain: Callable[...,
         assert "only this user can enter" in why_plain("keras")
     finally:
         folder.chmod(0o700)
+
+
+def test_where_sockets_have_too_long_a_name_a_plain_kernel_starts(
+    tmp_path: Path, why_plain: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / ("long" * 20)
+    folder.mkdir()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    assert "too long" in why_plain("jax")
 
 
 def test_where_the_warm_process_hangs_a_plain_kernel_starts(

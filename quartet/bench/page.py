@@ -208,12 +208,13 @@ def _proof(results: dict[str, Any]) -> str:
         ]
         + [f"{median(each['processor_seconds']):.0f}"]
         + [_ratio(first["processor_seconds"], each["processor_seconds"])]
-        + [f"{max(each['peak_mib'])}"]
+        + [f"{max(each['peak_mib'])}", f"{sum(each['passed'])} of {len(each['passed'])}"]
         for each in runs
     ]
-    head = ["commit", "seconds", "sooner", "processor seconds", "less", "peak, MiB"]
-    text = "`make test` in fresh clones, in turns, with empty caches; where it does not say "
-    text += "otherwise, with two workers. Processor time and memory are those of all processes.\n\n"
+    head = ["commit", "seconds", "sooner", "processor seconds", "less", "peak, MiB", "passed"]
+    text = "`make test` in fresh clones, in turns, with empty caches; `JOBS` is the number of "
+    text += "workers, where it is not the usual one. Processor time and memory are those of all "
+    text += "processes.\n\n"
     more = [[str(e["workers"]), str(e["gib"]), str(e["processor_seconds"])] for e in plan]
     about = "\nWhat more workers would need: memory, as `make test` counts it, and the processor "
     about += "seconds of the one that has most to do.\n\n"

@@ -27,7 +27,7 @@ def workers() -> int:
 
 
 def unit(nodeid: str, lessons: Iterable[str]) -> str:
-    """Return what a test belongs to: all of a unit runs on one worker, in the order of its file.
+    """Return what a test belongs to, which is proved or not as a whole.
 
     It is a notebook, or a file of tests; where that has tests of each lesson, a lesson's tests.
     """
@@ -36,24 +36,30 @@ def unit(nodeid: str, lessons: Iterable[str]) -> str:
     return file if file.endswith(".ipynb") or not lesson else f"{file}[{lesson}]"
 
 
-def in_order(items: list[Any], lessons: list[str], costs: Mapping[str, float]) -> list[Any]:
-    """Return tests unit by unit: what needs executed notebooks after these, else the dearest first.
+def scope(nodeid: str, lessons: Iterable[str]) -> str:
+    """Return what runs on one worker, in its order: a unit, but each test of a lesson by itself."""
+    whole = unit(nodeid, lessons)
+    return nodeid if whole.endswith("]") else whole
 
-    The last units are small, so that no worker waits long for another at the end.
+
+def in_order(items: list[Any], lessons: list[str], costs: Mapping[str, float]) -> list[Any]:
+    """Return tests scope by scope: what needs executed notebooks late, else the dearest first.
+
+    The last ones are small, so that no worker waits long for another at the end.
 
     Parameters
     ----------
     costs : processor seconds of tests in an earlier run, as far as they are known.
     """
-    units = defaultdict(list)
+    scopes = defaultdict(list)
     for item in items:
-        units[unit(item.nodeid, lessons)].append(item)
+        scopes[scope(item.nodeid, lessons)].append(item)
 
     def key(name: str) -> tuple[bool, float]:
         needs_notebooks = bool(place(name, lessons)[0]) and not name.startswith(FIRST)
-        return needs_notebooks, -sum(_weight(item, costs) for item in units[name])
+        return needs_notebooks, -sum(_weight(item, costs) for item in scopes[name])
 
-    return [item for name in sorted(units, key=key) for item in units[name]]
+    return [item for name in sorted(scopes, key=key) for item in scopes[name]]
 
 
 def _weight(item: Any, costs: Mapping[str, float]) -> float:
@@ -62,7 +68,7 @@ def _weight(item: Any, costs: Mapping[str, float]) -> float:
 
 
 class Scheduler(LoadScopeScheduling):
-    """Hands out units; a test that ends its worker costs itself, or its notebook, and no other.
+    """Hands out scopes; a test that ends its worker costs itself, or its notebook, and no other.
 
     xdist's own would give that test to the next worker, until none is left.
     """
@@ -72,7 +78,7 @@ class Scheduler(LoadScopeScheduling):
         self.lessons = lessons
 
     def _split_scope(self, nodeid: str) -> str:
-        return unit(nodeid, self.lessons)
+        return scope(nodeid, self.lessons)
 
     def remove_node(self, node: Any) -> str | None:
         """Take a worker out; return the test that it was at, and put the others back."""

@@ -13,13 +13,15 @@ from typing import Any
 
 import psutil
 from jupyter_client import LocalProvisioner
+from jupyter_client.localinterfaces import localhost
 from jupyter_client.provisioning import KernelProvisionerFactory
 
 from quartet.warm import client
-from quartet.warm.places import WarmError, track_of
+from quartet.warm.places import WarmError, runtime_folder, track_of
 from utils.tracks import TRACKS
 
 BYTES_FOR_ALL = 6 * 2**30  # available; measured: all four take 1.7 GiB
+LONGEST_NAME = 100  # bytes; Linux takes 107 for a socket, and ZeroMQ appends "-1" to "-5"
 NAME = "quartet-warm"  # the entry point, in pyproject.toml
 
 
@@ -59,9 +61,24 @@ def _warm_all() -> None:
 class WarmProvisioner(LocalProvisioner):
     """Starts the kernels of a track by forking, and plainly those that it cannot fork."""
 
+    async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
+        """Let a kernel of a track be spoken to over files, where that can be, and not over ports.
+
+        jupyter_client 8.10 looks for five free ports, and the kernel takes them only once it runs:
+        where many programs work, one of them may have been faster.
+        """
+        manager = self.parent
+        usual = manager and (manager.transport, manager.ip) == ("tcp", localhost())
+        if usual and can_fork() and track_of(_folder(kwargs)):
+            with contextlib.suppress(WarmError, OSError):
+                files = str(runtime_folder() / f"kernel-{self.kernel_id}")
+                if len(os.fsencode(files)) <= LONGEST_NAME:
+                    manager.transport, manager.ip = "ipc", files
+        return await super().pre_launch(**kwargs)
+
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> Any:
         """Start a kernel: `cmd` is what starts a plain one, `kwargs` are those of Popen."""
-        track = track_of(kwargs.get("cwd"))
+        track = track_of(_folder(kwargs))
         kwargs["env"] = dict(kwargs.get("env") or os.environ)
         wanted = are_wanted(kwargs["env"]) and is_ours(cmd) and not outlives(kwargs)
         if track and wanted and not can_fork():
@@ -75,7 +92,7 @@ class WarmProvisioner(LocalProvisioner):
         return await super().launch_kernel(cmd, **kwargs)
 
     async def _launch_warm(self, track: str, cmd: list[str], **kwargs: Any) -> None:
-        cwd = str(kwargs["cwd"])
+        cwd = _folder(kwargs)
         env = kwargs["env"] | {"JPY_PARENT_PID": str(os.getpid())}  # as jupyter_client does
         with open(os.devnull, "rb") as nothing:
             outputs = [_descriptor(kwargs, name) for name in ("stdout", "stderr")]
@@ -83,6 +100,11 @@ class WarmProvisioner(LocalProvisioner):
             self.process = await asyncio.to_thread(client.fork, track, cmd, cwd, env, files)
         self.pid = self.pgid = self.process.pid
         self.cwd = cwd
+
+
+def _folder(kwargs: Mapping[str, Any]) -> str:
+    """Return where a kernel starts: in this process's own folder if none is asked for."""
+    return str(kwargs.get("cwd") or os.getcwd())
 
 
 def is_ours(cmd: list[str]) -> bool:
