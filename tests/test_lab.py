@@ -140,7 +140,10 @@ def _run_all(page, lab: str, course: Path, path: str, seconds: float) -> nbforma
 
     def done() -> bool:
         page.keyboard.press("Control+s")
-        notebook = nbformat.read(course / path, as_version=4)
+        try:
+            notebook = nbformat.read(course / path, as_version=4)
+        except nbformat.reader.NotJSONError:  # it is being saved
+            return False
         last = [cell for cell in notebook.cells if cell.cell_type == "code"][-1]
         return last.execution_count is not None
 

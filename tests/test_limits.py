@@ -113,6 +113,35 @@ def test_thousands_of_calls_that_end_near_their_limit(
     assert all(found["spin"].get(outcome) for outcome in ("done", "too late")), found
 
 
+OVERTAKEN = """
+import hashlib
+from threading import Event
+from types import SimpleNamespace
+from utils import limits
+
+ticks, taken, send = [], Event(), limits._thread.interrupt_main
+
+def late():
+    ticks.append(True)
+    if len(ticks) == 2:
+        taken.wait(60)  # until the first has been taken
+    send()
+
+limits._thread = SimpleNamespace(interrupt_main=late)
+limits._Call.interrupt = lambda call, frame: taken.set()  # as where the call has just ended
+limits.AGAIN = 0.01
+while len(ticks) < 2:  # it hears no interrupt, and lets others run
+    ticks.clear()
+    taken.clear()
+    limited(lambda: hashlib.pbkdf2_hmac("sha256", b"", b"", 2_000_000), 0.05)
+print("no interrupt")
+"""
+
+
+def test_a_tick_that_another_has_overtaken_is_a_tick() -> None:
+    assert child(OVERTAKEN, "watcher") == "no interrupt"
+
+
 @on_posix
 def test_a_tick_at_any_instruction_outside_of_the_call_does_nothing() -> None:
     ticks = []

@@ -146,7 +146,7 @@ def _watcher(call: _Call) -> Iterator[None]:
 
     def interrupted(signum: int, frame: FrameType | None) -> None:
         if sent:
-            sent.clear()
+            sent.pop()  # not all: the thread may be about to send the next
             call.interrupt(frame)
         elif handler != signal.SIG_IGN:
             (handler or signal.default_int_handler)(signum, frame)
