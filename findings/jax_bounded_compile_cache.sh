@@ -3,8 +3,8 @@
 #
 # A good guess: JAX_COMPILATION_CACHE_MAX_SIZE only matters once the folder is full.
 # What happens (jax and jaxlib 0.10.2, Linux, CPU): with any bound, each program that is added reads
-# the date file of every program that is there already, under a lock that all processes share. Adding n programs to an
-# empty folder opens n * (n - 1) / 2 files more than without a bound (-1), far below the bound. Beside
+# the date file of every program that is there already, under a lock that all processes share.
+# Adding n programs to an empty folder opens n * (n - 1) / 2 files more than without a bound (-1), far below the bound. Beside
 # 3,271 programs, a notebook that compiles 118 new ones took four times the processor time that it
 # takes without any cache.
 # Source: jax/_src/lru_cache.py, LRUCache.put and _evict_if_needed.
