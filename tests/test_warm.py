@@ -318,6 +318,18 @@ def test_no_other_program_can_take_a_kernels_ports(kind: str, start, runtime: Pa
     assert list(runtime.rglob(f"kernel-{kernel.manager.provisioner.kernel_id}*")) == []
 
 
+def test_another_languages_kernel_is_spoken_to_as_ever(tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    argv = [sys.executable, "-m", "ipykernel", "-f", "{connection_file}"]
+    spec = {"argv": argv, "display_name": "Other", "language": "other"}
+    (tmp_path / "other" / "kernel.json").write_text(json.dumps(spec))
+    manager = KernelManager(kernel_name="other")
+    manager.kernel_spec_manager.kernel_dirs = [str(tmp_path)]
+    manager.start_kernel(cwd=str(ROOT / "notebooks" / "jax"))
+    assert manager.transport == "tcp"
+    manager.shutdown_kernel(now=True)
+
+
 STEP = {
     "keras": "keras.ops.sum(keras.ops.ones((9, 9)))",
     "pytorch": "torch.ones(9, 9).sum()",

@@ -21,6 +21,7 @@ from quartet.warm.places import WarmError, runtime_folder, track_of
 from utils.tracks import TRACKS
 
 BYTES_FOR_ALL = 6 * 2**30  # available; measured: all four take 1.7 GiB
+LAUNCHER = "ipykernel_launcher"
 LONGEST_NAME = 100  # bytes; Linux takes 107 for a socket, and ZeroMQ appends "-1" to "-5"
 NAME = "quartet-warm"  # the entry point, in pyproject.toml
 
@@ -62,14 +63,15 @@ class WarmProvisioner(LocalProvisioner):
     """Starts the kernels of a track by forking, and plainly those that it cannot fork."""
 
     async def pre_launch(self, **kwargs: Any) -> dict[str, Any]:
-        """Let a kernel of a track be spoken to over files, where that can be, and not over ports.
+        """Let IPython's kernels of a track be spoken to over files, where that can be, not ports.
 
         jupyter_client 8.10 looks for five free ports, and the kernel takes them only once it runs:
         where many programs work, one of them may have been faster.
         """
         manager = self.parent
         usual = manager and (manager.transport, manager.ip) == ("tcp", localhost())
-        if usual and can_fork() and track_of(_folder(kwargs)):
+        knows_files = LAUNCHER in self.kernel_spec.argv  # another language's kernel may not
+        if usual and knows_files and can_fork() and track_of(_folder(kwargs)):
             with contextlib.suppress(WarmError, OSError):
                 files = str(runtime_folder() / f"kernel-{self.kernel_id}")
                 if len(os.fsencode(files)) <= LONGEST_NAME:
@@ -110,7 +112,7 @@ def _folder(kwargs: Mapping[str, Any]) -> str:
 def is_ours(cmd: list[str]) -> bool:
     """Return whether a command starts an IPython kernel with this Python."""
     same = os.path.abspath(cmd[0]) == os.path.abspath(sys.executable)  # a link tells environments
-    return same and "ipykernel_launcher" in cmd
+    return same and LAUNCHER in cmd
 
 
 def outlives(kwargs: dict[str, Any]) -> bool:
